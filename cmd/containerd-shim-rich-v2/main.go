@@ -1,0 +1,38 @@
+// Command containerd-shim-rich-v2 is a containerd runtime shim for rich
+// containers. containerd starts it by the name io.containerd.rich.v2.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	containerd "github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters namespaces before the Go runtime starts
+
+	"containerd-shim-rich/shim"
+)
+
+// libcontainer starts this very program again, as "init", inside the
+// container. That has to be caught before anything parses flags.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "init" {
+		libcontainer.Init()
+	}
+}
+
+func main() {
+	// The library would print the version of containerd.
+	if slices.Contains([]string{"-v", "-version", "--version"}, append(os.Args, "")[1]) {
+		fmt.Println("containerd-shim-rich-v2", shim.Version)
+		return
+	}
+	containerd.RunShim(context.Background(), shim.NewManager(), func(c *containerd.Config) {
+		// Every process is waited for by its owner: a reaper that waits
+		// for any child would steal libcontainer's.
+		c.NoReaper = true
+		c.NoSubreaper = true
+	})
+}

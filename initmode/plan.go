@@ -1,0 +1,286 @@
+// Package initmode decides which program becomes pid 1 of a container and
+// what has to change around it. It only reads the root file system: the same
+// input gives the same plan.
+package initmode
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-rich/config"
+	"containerd-shim-rich/launch"
+)
+
+// Annotations that engines put on bundles.
+const (
+	annotationContainerType = "io.kubernetes.cri.container-type"
+	annotationContainerName = "io.kubernetes.cri.container-name"
+	annotationStopSignal    = "org.opencontainers.image.stopSignal"
+)
+
+// CgroupLayout is how the host mounts its cgroups.
+type CgroupLayout int
+
+// The three layouts that systemd knows (systemd.io/CGROUP_DELEGATION).
+const (
+	CgroupUnified CgroupLayout = iota // v2 only
+	CgroupHybrid                      // v1 controllers, v2 at /sys/fs/cgroup/unified
+	CgroupLegacy                      // v1 only
+)
+
+// Request is all that a plan depends on.
+type Request struct {
+	Spec    *specs.Spec
+	Rootfs  *Rootfs
+	Options config.Options
+	// MachineID is the 32 hex digits that identify the container (machine-id(5)).
+	MachineID string
+	// RunDir is the directory on the host that the files of the plan are
+	// written to and that the container gets at its Dir.
+	RunDir string
+	// Launcher and DumbInit are the host's paths of the two programs.
+	Launcher, DumbInit string
+	Cgroups            CgroupLayout
+	// Limits are the resource limits a process gets that sets none.
+	Limits []launch.Rlimit
+}
+
+// File is written below RunDir before the container is created.
+type File struct {
+	Path string // relative to RunDir
+	Mode fs.FileMode
+	Data []byte
+	Link string // target, if the file is a symbolic link
+}
+
+// Plan says what becomes of a container. The zero Plan changes nothing.
+type Plan struct {
+	// Init names the mode in effect.
+	Init string
+	// Process replaces process of the spec if it is not nil.
+	Process *specs.Process
+	// Service starts the CMD as a service of the init; nil if the CMD is
+	// pid 1 or a child that inherits its streams.
+	Service *launch.Record
+	// Halt asks the init for an orderly shutdown; 0 if it is only ended by
+	// the end of its child.
+	Halt syscall.Signal
+	// Mounts are added in this order, each in place of what the spec
+	// mounts at its destination or below.
+	Mounts []Mount
+	// Destinations are those of the spec's own mounts after following the
+	// links of the root file system.
+	Destinations []string
+	// Files are written below RunDir.
+	Files []File
+	// PrivateCgroup gives the container a cgroup namespace of its own.
+	PrivateCgroup bool
+	// Console gives pid 1 a terminal of its own at /dev/console.
+	Console bool
+}
+
+// Mount is a mount that a plan adds.
+type Mount struct {
+	specs.Mount
+	// Resolved is the destination after following the links of the root
+	// file system.
+	Resolved string
+	// Keep prefers what the spec mounts at the destination, if it does.
+	Keep bool
+}
+
+// Passive reports whether the bundle passes through untouched.
+func (p *Plan) Passive() bool { return p.Init == config.InitNone }
+
+// initMode is one init.
+type initMode interface {
+	// plan fills in the plan for a container whose CMD becomes a service.
+	plan(*Request, *Plan) error
+}
+
+// New decides what becomes pid 1. Every error names the field at fault and
+// the way out.
+func New(req *Request) (*Plan, error) {
+	name, mode, err := choose(req)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Init: name}
+	if mode == nil {
+		return p, nil
+	}
+	for i, m := range req.Spec.Mounts {
+		resolved, err := req.Rootfs.Resolve(m.Destination)
+		if err != nil {
+			return nil, fmt.Errorf("mounts[%d].destination: value %q: %w; mount it at a path inside the container", i, m.Destination, err)
+		}
+		p.Destinations = append(p.Destinations, resolved)
+	}
+	if err := mode.plan(req, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// mounted returns the last mount of the spec whose resolved destination is
+// exactly dst: the one that is seen there.
+func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
+	for i := len(p.Destinations) - 1; i >= 0; i-- {
+		if p.Destinations[i] == dst {
+			return &req.Spec.Mounts[i]
+		}
+	}
+	return nil
+}
+
+func choose(req *Request) (string, initMode, error) {
+	spec, opts := req.Spec, req.Options
+	if spec.Annotations[annotationContainerType] == "sandbox" || opts.Init == config.InitNone {
+		return config.InitNone, nil, nil
+	}
+	if spec.Process == nil || len(spec.Process.Args) == 0 {
+		return "", nil, errors.New("process.args: empty; give the container a command")
+	}
+	if spec.Linux == nil {
+		return "", nil, errors.New("linux: missing; only Linux containers are supported")
+	}
+	private, pidns := privatePID(spec)
+	switch opts.Init {
+	case config.InitDumbInit:
+		return config.InitDumbInit, dumbInit{}, nil
+	case config.InitAuto:
+		return chooseAuto(req, private)
+	}
+
+	if !private {
+		return "", nil, fmt.Errorf("linux.namespaces: the container %s, but %s asks for init %q, which has to be pid 1 of a pid namespace of its own; "+
+			"give the container its own pid namespace, or set init to %q", pidns, opts.InitSource, opts.Init, config.InitDumbInit)
+	}
+	var f found
+	var err error
+	if opts.Init == config.InitSystemd {
+		if f, err = req.Rootfs.findSystemd(); err != nil {
+			return "", nil, fmt.Errorf("%s: value %q: the root file system has no systemd (%w); use an image that has it, or set init to %q or %q",
+				opts.InitSource, opts.Init, err, config.InitDumbInit, config.InitAuto)
+		}
+	} else {
+		f, err = req.Rootfs.identify("/sbin/init")
+		if err == nil && f.kind != kindSystemd {
+			err = fmt.Errorf("%s is %s, which is not supported", f.path, f.kind.describe())
+		}
+		if err != nil {
+			return "", nil, fmt.Errorf("%s: value %q: /sbin/init of the root file system cannot be used (%w); use an image with systemd, or set init to %q",
+				opts.InitSource, opts.Init, err, config.InitDumbInit)
+		}
+	}
+	if err := checkRoot(req); err != nil {
+		return "", nil, err
+	}
+	return config.InitSystemd, systemd{found: f, own: isCMD(req, kindSystemd)}, nil
+}
+
+// chooseAuto never fails for what an image lacks: it settles for less.
+func chooseAuto(req *Request, private bool) (string, initMode, error) {
+	p := req.Spec.Process
+	switch f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env); {
+	case f.kind == kindReaper:
+		return config.InitNone, nil, nil
+	case f.kind == kindSystemd && private && p.User.UID == 0:
+		return config.InitSystemd, systemd{found: f, own: true}, nil
+	case f.kind != kindUnknown:
+		// An init that is the CMD gets what it would get from runc.
+		return config.InitNone, nil, nil
+	}
+	if private && (p.User.UID == 0 || req.Options.RootInit == config.RootInitAlways) {
+		if f, err := req.Rootfs.findSystemd(); err == nil && checkSystemd(req, f) == nil {
+			return config.InitSystemd, systemd{found: f}, nil
+		}
+	}
+	return config.InitDumbInit, dumbInit{}, nil
+}
+
+func isCMD(req *Request, k kind) bool {
+	p := req.Spec.Process
+	return req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env).kind == k
+}
+
+// checkRoot applies the option root-init to an init that was asked for.
+func checkRoot(req *Request) error {
+	user := req.Spec.Process.User
+	if user.UID == 0 || req.Options.RootInit != config.RootInitNever {
+		return nil
+	}
+	return fmt.Errorf("process.user.uid: value %d: init %q has to run as root, which root-init=%q forbids; "+
+		"set root-init to %q, run the container as root, or set init to %q",
+		user.UID, req.Options.Init, config.RootInitNever, config.RootInitExplicit, config.InitDumbInit)
+}
+
+// privatePID reports whether the container has a pid namespace of its own,
+// and otherwise says what it has.
+func privatePID(spec *specs.Spec) (private bool, what string) {
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type != specs.PIDNamespace {
+			continue
+		}
+		if ns.Path != "" {
+			return false, fmt.Sprintf("shares the pid namespace %q", ns.Path)
+		}
+		return true, ""
+	}
+	return false, "uses the host's pid namespace"
+}
+
+func (k kind) describe() string {
+	if k == kindUnknown {
+		return "a program that is no known init"
+	}
+	return string(k)
+}
+
+// ContainerName is the name of the container within its pod, if the engine
+// tells it.
+func ContainerName(annotations map[string]string) string {
+	return annotations[annotationContainerName]
+}
+
+// ImageStopSignal is the image's stop signal, if the engine tells it; else 0.
+func ImageStopSignal(annotations map[string]string) int {
+	n, err := config.ParseSignal(annotations[annotationStopSignal])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// dir is where the container sees RunDir: below /run, unless that is a
+// volume of the user's, in which nothing may be made.
+func (p *Plan) dir(req *Request) (string, error) {
+	const inRun, inDev = "/run/rich", "/dev/rich"
+	m := p.mounted(req, "/run")
+	if m == nil || m.Type == "tmpfs" {
+		return inRun, nil
+	}
+	if dev := p.mounted(req, "/dev"); dev != nil && dev.Type == "tmpfs" {
+		return inDev, nil
+	}
+	return "", fmt.Errorf("mounts: both /run (type %q, source %q) and /dev are mounts of the container's own, which leaves no place for the launcher; "+
+		"mount a tmpfs at one of them, or set init to %q", m.Type, m.Source, config.InitNone)
+}
+
+// bindReadOnly is a read-only bind mount of a file or directory of ours.
+func bindReadOnly(source, destination string, extra ...string) Mount {
+	return Mount{
+		Mount: specs.Mount{
+			Destination: destination,
+			Type:        "bind",
+			Source:      source,
+			Options:     append([]string{"bind", "ro", "nosuid", "nodev"}, extra...),
+		},
+		Resolved: path.Clean(destination),
+	}
+}

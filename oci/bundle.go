@@ -1,0 +1,94 @@
+// Package oci loads, rewrites and stores the config.json of a bundle.
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const (
+	configFile   = "config.json"
+	originalFile = "config.orig.json"
+
+	// rewritten marks a spec as the result of Rewrite, so that a second
+	// Create on the same bundle starts again from the original.
+	rewritten = "containerd-shim-rich.rewritten"
+
+	// maxConfig bounds config.json in bytes; arguments and environment
+	// alone are bounded by the kernel to 6 MiB (execve(2)).
+	maxConfig = 32 << 20
+)
+
+// Load reads the spec of a bundle as its maker wrote it, also when the
+// bundle has been rewritten meanwhile.
+func Load(bundle string) (*specs.Spec, error) {
+	spec, err := read(filepath.Join(bundle, configFile))
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := spec.Annotations[rewritten]; !ok {
+		return spec, nil
+	}
+	if spec, err = read(filepath.Join(bundle, originalFile)); err != nil {
+		return nil, fmt.Errorf("%s is rewritten, its original is needed: %w", configFile, err)
+	}
+	return spec, nil
+}
+
+func read(path string) (*specs.Spec, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxConfig {
+		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxConfig)
+	}
+	spec := &specs.Spec{}
+	if err := json.Unmarshal(data, spec); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return spec, nil
+}
+
+// Store writes a rewritten spec into the bundle and keeps the original as
+// config.orig.json. A reader sees either the old or the new config.json.
+func Store(bundle string, spec *specs.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	path, original := filepath.Join(bundle, configFile), filepath.Join(bundle, originalFile)
+	if err := os.Link(path, original); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return WriteFile(path, data, 0o600)
+}
+
+// WriteFile writes a file so that a reader sees either all of it or what was
+// there before.
+func WriteFile(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,327 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/launch"
+)
+
+const (
+	// maxConns bounds how many connections a container may have open.
+	maxConns = 8
+	// helloTimeout bounds how long a connection may stay silent.
+	helloTimeout = 10 * time.Second
+	// startTimeout bounds the launcher's preparations to start the CMD.
+	startTimeout = time.Minute
+	// reportTimeout bounds how long a report is waited for that a launcher
+	// sent before its container was gone: it only has to be read.
+	reportTimeout = 2 * time.Second
+	// maxPending bounds the signals kept for a CMD that is not started yet.
+	maxPending = 64
+)
+
+// app is the CMD of a container whose init runs it as a service. It serves
+// the launcher, which connects each time the init starts the service.
+//
+// The container's root can connect as well. It can lie only about its own
+// container: sizes and times are bounded, and no more than one connection at
+// a time is the app.
+type app struct {
+	record   launch.Record
+	stdio    *stdio
+	isStop   func(syscall.Signal) bool
+	halt     func() // asks the init for an orderly shutdown
+	log      *log.Entry
+	listener *net.UnixListener
+	slots    chan struct{}
+	serving  sync.WaitGroup
+
+	mu       sync.Mutex
+	conns    map[*launch.Conn]struct{}
+	current  *launch.Conn // of the launcher that has the CMD
+	closed   bool
+	begun    bool           // a launcher has been given the CMD
+	stopping bool           // the task was asked to stop
+	stop     syscall.Signal // what asked for it while there was no CMD
+	pending  []int          // signals for the CMD to come
+	result   *launch.Exited // how the CMD ended last
+	reboot   bool           // the init is about to reboot
+}
+
+// listen serves the launcher at a socket in dir, which root of the container
+// (uid and gid on the host) may use.
+func (a *app) listen(dir string, uid, gid int) error {
+	// The path may be longer than a socket's address can be (unix(7)).
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	name := fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketFor)
+	a.listener, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: name})
+	if err != nil {
+		return err
+	}
+	a.listener.SetUnlinkOnClose(false)
+	path := filepath.Join(dir, socketFor)
+	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, gid)); err != nil {
+		return errors.Join(err, a.listener.Close())
+	}
+	a.conns = map[*launch.Conn]struct{}{}
+	a.slots = make(chan struct{}, maxConns)
+	go a.accept()
+	return nil
+}
+
+func (a *app) accept() {
+	for {
+		a.slots <- struct{}{}
+		c, err := a.listener.AcceptUnix()
+		if err != nil {
+			return
+		}
+		conn := launch.NewConn(c, launch.MaxFromContainer)
+		a.mu.Lock()
+		closed := a.closed
+		if !closed {
+			a.conns[conn] = struct{}{}
+			a.serving.Add(1)
+		}
+		a.mu.Unlock()
+		if closed {
+			conn.Close()
+			return
+		}
+		go func() {
+			defer func() {
+				a.mu.Lock()
+				delete(a.conns, conn)
+				a.mu.Unlock()
+				conn.Close()
+				<-a.slots
+				a.serving.Done()
+			}()
+			if err := a.serve(conn); err != nil && !errors.Is(err, io.EOF) {
+				a.log.WithError(err).Warn("launcher")
+			}
+		}()
+	}
+}
+
+// close stops serving once the container is gone. What a launcher has
+// reported before is taken in.
+func (a *app) close() {
+	a.mu.Lock()
+	a.closed = true
+	for c := range a.conns {
+		_ = c.SetDeadline(time.Now().Add(reportTimeout))
+	}
+	a.mu.Unlock()
+	if a.listener != nil {
+		a.listener.Close()
+	}
+	a.serving.Wait()
+}
+
+func (a *app) serve(conn *launch.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
+	}
+	m, _, err := conn.Receive()
+	if err != nil {
+		return err
+	}
+	hello, ok := m.(launch.Hello)
+	if !ok || hello.Version != launch.Version {
+		return fmt.Errorf("unexpected %T %+v", m, m)
+	}
+	switch hello.Role {
+	case launch.RoleEvent:
+		return a.serveEvent(conn)
+	case launch.RoleApp:
+		return a.serveApp(conn)
+	}
+	return fmt.Errorf("unknown role %q", hello.Role)
+}
+
+func (a *app) serveEvent(conn *launch.Conn) error {
+	m, _, err := conn.Receive()
+	if err != nil {
+		return err
+	}
+	event, ok := m.(launch.Event)
+	if !ok {
+		return fmt.Errorf("unexpected %T", m)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reboot = event.Name == "reboot"
+	return nil
+}
+
+// serveApp gives the CMD to a launcher and follows it to its end.
+func (a *app) serveApp(conn *launch.Conn) error {
+	if reason := a.begin(conn); reason != "" {
+		return conn.Send(launch.Refuse{Reason: reason})
+	}
+	exited, err := a.follow(conn)
+	if exited == nil {
+		// The launcher died with its CMD: whoever kills a service's main
+		// process kills the service.
+		exited = &launch.Exited{Status: 128 + uint32(unix.SIGKILL)}
+	}
+	a.end(*exited)
+	return err
+}
+
+// begin makes conn the app's, or says why not.
+func (a *app) begin(conn *launch.Conn) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.stopping || a.closed:
+		return "the container is stopping"
+	case a.current != nil:
+		return "the command is running already"
+	}
+	a.current = conn
+	a.begun = true
+	return ""
+}
+
+func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
+	files, closeFiles, err := a.stdio.handOver()
+	if err != nil {
+		return nil, err
+	}
+	defer closeFiles()
+	if err := conn.SetDeadline(time.Now().Add(startTimeout)); err != nil {
+		return nil, err
+	}
+	if err := conn.Send(launch.Start{Record: a.record}, files...); err != nil {
+		return nil, err
+	}
+	closeFiles()
+	if err := a.sendPending(conn); err != nil {
+		return nil, err
+	}
+	for {
+		m, received, err := conn.Receive()
+		if err != nil {
+			return nil, err
+		}
+		switch m := m.(type) {
+		case launch.Started:
+			// From here on it may take as long as it wants.
+			a.mu.Lock()
+			if !a.closed {
+				err = conn.SetDeadline(time.Time{})
+			}
+			a.mu.Unlock()
+		case launch.Console:
+			err = a.takeTerminal(received)
+			received = nil
+		case launch.Failed:
+			a.log.WithField("status", m.Code).Warn(m.Reason)
+			return &launch.Exited{Status: m.Code}, nil
+		case launch.Exited:
+			return &m, nil
+		default:
+			err = fmt.Errorf("unexpected %T", m)
+		}
+		for _, f := range received {
+			f.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// takeTerminal accepts the master of the CMD's terminal. Anything may have
+// been sent in its place.
+func (a *app) takeTerminal(files []*os.File) error {
+	if len(files) != 1 {
+		return fmt.Errorf("terminal: %d descriptors", len(files))
+	}
+	f := files[0]
+	if _, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPTN); err != nil || a.stdio.tty == nil {
+		f.Close()
+		return errors.New("terminal: the descriptor is not the master of one that was asked for")
+	}
+	return a.stdio.tty.start(f)
+}
+
+func (a *app) sendPending(conn *launch.Conn) error {
+	a.mu.Lock()
+	pending := a.pending
+	a.pending = nil
+	a.mu.Unlock()
+	for _, n := range pending {
+		if err := conn.Send(launch.Signal{Number: n}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end notes how the CMD ended. If the init did not mean to stop it, or the
+// task is to stop, the container ends with it.
+func (a *app) end(e launch.Exited) {
+	a.mu.Lock()
+	a.current = nil
+	a.result = &e
+	stop := !e.Requested || a.stopping
+	if stop {
+		a.stopping = true
+	}
+	a.mu.Unlock()
+	a.log.WithField("status", e.Status).WithField("requested", e.Requested).Info("command ended")
+	if stop {
+		a.halt()
+	}
+}
+
+// signal delivers a signal that was sent to the task. The CMD gets it; one
+// that asks to stop also brings the init down, after the CMD or at once if
+// there is none.
+func (a *app) signal(sig, halt syscall.Signal) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	stop := sig == halt || a.isStop(sig)
+	if sig == halt {
+		// Meant for the init; the CMD gets what asks any program to end.
+		sig = unix.SIGTERM
+	}
+	if stop {
+		a.stopping = true
+	}
+	switch {
+	case a.current != nil:
+		return a.current.Send(launch.Signal{Number: int(sig)})
+	case stop:
+		if !a.begun {
+			a.stop = sig
+		}
+		a.halt()
+	case a.stopping:
+		return libcontainer.ErrNotRunning
+	case len(a.pending) < maxPending && !slices.Contains(a.pending, int(sig)):
+		// The CMD is not there yet, or its service is being restarted.
+		a.pending = append(a.pending, int(sig))
+	}
+	return nil
+}

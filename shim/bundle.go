@@ -1,0 +1,243 @@
+package shim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/initmode"
+	"containerd-shim-rich/oci"
+)
+
+// What this runtime keeps in a bundle, all below one directory.
+const (
+	richDir   = "rich"      // everything of ours
+	stateDir  = "state"     // libcontainer's state
+	runDir    = "run"       // what the container sees at /run/rich
+	binDir    = "bin"       // read-only view of the programs given to it
+	initLog   = "init.log"  // what the init itself says
+	exitFile  = "exit.json" // how the container ended
+	madeFile  = "made.json" // facts needed to clean up without the shim
+	socketFor = "shim.sock" // the launcher's way to the shim, in runDir
+)
+
+// bundle is the directory that containerd makes for a container.
+type bundle string
+
+func (b bundle) path(name ...string) string {
+	return filepath.Join(append([]string{string(b), richDir}, name...)...)
+}
+
+// made are the traces of a container outside of its bundle.
+type made struct {
+	// Root is libcontainer's state directory for this container.
+	Root string `json:"root"`
+	// Rootfs is the root file system, and Mounted whether the shim mounted it.
+	Rootfs  string `json:"rootfs"`
+	Mounted bool   `json:"mounted"`
+	// MountPoints are files and directories of the root file system that
+	// were not there before, outermost first.
+	MountPoints []string `json:"mountPoints,omitempty"`
+}
+
+// exitRecord is how a container ended. It is stored before the event is
+// sent, so that it survives the shim.
+type exitRecord struct {
+	PID    int       `json:"pid"`
+	Status uint32    `json:"status"`
+	At     time.Time `json:"at"`
+}
+
+func (b bundle) store(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return oci.WriteFile(b.path(name), data, 0o600)
+}
+
+func (b bundle) load(name string, v any) error {
+	data, err := os.ReadFile(b.path(name))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}
+
+// writeFiles makes the directory that the container sees.
+func (b bundle) writeFiles(files []initmode.File) error {
+	dir := b.path(runDir)
+	// The process that searches it has the container's credentials.
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		var err error
+		if f.Mode.Type() == fs.ModeSymlink {
+			err = os.Symlink(f.Link, path)
+		} else {
+			// Chmod, as the umask of containerd may be anything.
+			err = errors.Join(os.WriteFile(path, f.Data, f.Mode), os.Chmod(path, f.Mode))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing lists the mount points of a plan that the root file system lacks,
+// with their missing parents, outermost first. libcontainer makes them, and
+// they are removed at the end. Nothing is listed that lies in another mount.
+func missing(rootfs string, plan *initmode.Plan) ([]string, error) {
+	root, err := os.OpenRoot(rootfs)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	var out []string
+	for _, m := range plan.Mounts {
+		if inMount(m.Resolved, plan) {
+			continue
+		}
+		parts := strings.Split(strings.TrimPrefix(m.Resolved, "/"), "/")
+		for i := range parts {
+			p := filepath.Join(parts[:i+1]...)
+			if _, err := root.Lstat(p); errors.Is(err, os.ErrNotExist) && !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out, nil
+}
+
+// inMount reports whether a path lies below a mount of the container.
+func inMount(path string, plan *initmode.Plan) bool {
+	for _, dir := range plan.Destinations {
+		if strings.HasPrefix(path, dir+"/") {
+			return true
+		}
+	}
+	for _, m := range plan.Mounts {
+		if strings.HasPrefix(path, m.Resolved+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// removeMountPoints removes what was made for mounts, unless something uses
+// it: a file only if it is empty, a directory only if it is.
+func removeMountPoints(m made) error {
+	if len(m.MountPoints) == 0 {
+		return nil
+	}
+	root, err := os.OpenRoot(m.Rootfs)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var errs []error
+	for i := len(m.MountPoints) - 1; i >= 0; i-- {
+		p := m.MountPoints[i]
+		info, err := root.Lstat(p)
+		if err != nil || (info.Mode().IsRegular() && info.Size() != 0) || !info.Mode().IsRegular() && !info.IsDir() {
+			continue
+		}
+		err = root.Remove(p)
+		if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EROFS) && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep removes everything of a container but its bundle: its mount points
+// in the image, then the mounts on the host.
+func (b bundle) sweep(m made) error {
+	errs := []error{removeMountPoints(m)}
+	if err := mount.UnmountAll(b.path(binDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(binDir), err))
+	}
+	if m.Mounted {
+		if err := mount.UnmountRecursive(m.Rootfs, 0); err != nil {
+			errs = append(errs, fmt.Errorf("unmount root file system: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// killWait bounds how long the processes of a container without a shim
+	// may take to die of SIGKILL.
+	killWait = 10 * time.Second
+	killPoll = 10 * time.Millisecond
+)
+
+// remains ends and removes what is left of a container whose shim is gone,
+// and returns how it ended. It does nothing where nothing is left.
+func remains(path string) (exitRecord, error) {
+	b := bundle(path)
+	exit := exitRecord{Status: 128 + uint32(unix.SIGKILL), At: time.Now()}
+	var m made
+	if err := b.load(madeFile, &m); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return exit, os.RemoveAll(b.path())
+		}
+		return exit, err
+	}
+	var errs []error
+	c, err := libcontainer.Load(m.Root, filepath.Base(path))
+	switch {
+	case err == nil:
+		if state, err := c.State(); err == nil {
+			exit.PID = state.InitProcessPid
+		}
+		errs = append(errs, destroy(c))
+	case !errors.Is(err, libcontainer.ErrNotExist):
+		errs = append(errs, err)
+	}
+	// The shim may have known more.
+	var stored exitRecord
+	switch err := b.load(exitFile, &stored); {
+	case err == nil:
+		exit = stored
+	case !errors.Is(err, os.ErrNotExist):
+		errs = append(errs, err)
+	}
+	errs = append(errs, b.sweep(m), os.RemoveAll(b.path()))
+	return exit, errors.Join(errs...)
+}
+
+// destroy kills a container that is not a child of this process.
+func destroy(c *libcontainer.Container) error {
+	if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+		return fmt.Errorf("kill: %w", err)
+	}
+	for deadline := time.Now().Add(killWait); ; time.Sleep(killPoll) {
+		if err := c.Signal(unix.Signal(0)); err != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return errors.New("its processes do not die")
+		}
+	}
+	return c.Destroy()
+}

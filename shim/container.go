@@ -1,0 +1,204 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	eventstypes "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/v2/pkg/protobuf"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/config"
+	"containerd-shim-rich/initmode"
+)
+
+// container is a task: pid 1, what is executed beside it, and what has to be
+// cleaned up after them.
+type container struct {
+	id      string
+	bundle  bundle
+	events  *events
+	options config.Options
+	plan    *initmode.Plan
+	spec    *specs.Spec // as rewritten
+	made    made
+	lc      *libcontainer.Container
+	log     *log.Entry
+
+	init    *process
+	app     *app          // nil unless the CMD is a service
+	console io.Closer     // what pid 1 itself says is read from here; may be nil
+	metrics metricsSource // the container's cgroup
+	gone    chan struct{} // closed when pid 1 has been waited for
+	halting sync.Once
+
+	// announce is held while the start of pid 1 is announced, so that its
+	// end cannot be announced before.
+	announce sync.Mutex
+
+	mu        sync.Mutex
+	resources *specs.LinuxResources
+	execs     map[string]*process
+	running   sync.WaitGroup // execs whose end is not announced yet
+	ended     bool           // pid 1 is gone: nothing may be started any more
+	paused    bool
+	killed    bool
+	destroyed bool
+}
+
+// process returns pid 1 for an empty execID.
+func (c *container) process(execID string) (*process, error) {
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.execs[execID]; ok {
+		return p, nil
+	}
+	return nil, fmt.Errorf("exec %s of container %s: %w", execID, c.id, errdefs.ErrNotFound)
+}
+
+// sharesPIDs reports whether processes of the container may outlive pid 1.
+func (c *container) sharesPIDs() bool {
+	cfg := c.lc.Config()
+	return !cfg.Namespaces.IsPrivate(configs.NEWPID)
+}
+
+// isStop reports whether a signal asks the task to stop.
+func (c *container) isStop(sig syscall.Signal) bool {
+	return slices.Contains([]syscall.Signal{
+		unix.SIGTERM,
+		syscall.Signal(c.options.StopSignal),
+		syscall.Signal(initmode.ImageStopSignal(c.spec.Annotations)),
+	}, sig)
+}
+
+// haltAgain is how often a halt is asked for of an init that may not have
+// listened yet.
+const haltAgain = time.Second
+
+// halt asks the init to bring everything down in order, and kills it when it
+// has not done so in time. It does not wait.
+func (c *container) halt() {
+	c.halting.Do(func() {
+		go func() {
+			deadline := time.After(c.options.HaltTimeout)
+			for {
+				if err := c.init.proc.Signal(c.plan.Halt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+					c.log.WithError(err).Warn("halt the init")
+				}
+				select {
+				case <-c.gone:
+					return
+				case <-time.After(haltAgain):
+				case <-deadline:
+					c.log.WithField("timeout", c.options.HaltTimeout).Warn("the init did not halt in time, killing it")
+					if err := c.lc.Signal(unix.SIGKILL); err != nil {
+						c.log.WithError(err).Warn("kill the init")
+					}
+					return
+				}
+			}
+		}()
+	})
+}
+
+// waitInit follows pid 1 to its end and then announces the end of the task:
+// after those of all its execs, and when every byte of its output is with
+// the reader.
+func (c *container) waitInit() {
+	state, err := c.init.proc.Wait()
+	at := time.Now()
+	close(c.gone)
+	ws := waitStatus(state, err)
+
+	c.announce.Lock()
+	defer c.announce.Unlock()
+	c.mu.Lock()
+	c.ended = true
+	killed := c.killed
+	c.mu.Unlock()
+	if c.sharesPIDs() {
+		if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+			c.log.WithError(err).Warn("kill the processes that pid 1 left")
+		}
+	}
+	c.running.Wait()
+
+	end := ending{init: ws, full: c.plan.Halt != 0, killed: killed}
+	if c.app != nil {
+		c.app.close()
+		end.service, end.app, end.stop, end.reboot = true, c.app.result, c.app.stop, c.app.reboot
+	}
+	status := end.status()
+	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
+	if status == statusNotStarted && end.app == nil && c.init.io.files[2] != nil {
+		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")
+	}
+	c.init.io.finish()
+	if c.console != nil {
+		c.console.Close()
+	}
+	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
+		c.log.WithError(err).Warn("store the exit status")
+	}
+	c.init.exited(status, at)
+	c.events.add(&eventstypes.TaskExit{
+		ContainerID: c.id,
+		ID:          c.id,
+		Pid:         uint32(c.init.pid),
+		ExitStatus:  status,
+		ExitedAt:    protobuf.ToTimestamp(at),
+	})
+	close(c.init.done)
+}
+
+// waitStatus is how a process ended. A wait that failed, which only a foreign
+// reaper could cause, counts as killed.
+func waitStatus(state *os.ProcessState, err error) syscall.WaitStatus {
+	if state != nil {
+		return state.Sys().(syscall.WaitStatus)
+	}
+	log.L.WithError(err).Error("wait for process")
+	return syscall.WaitStatus(unix.SIGKILL)
+}
+
+// destroy removes a container whose processes are gone.
+func (c *container) destroy() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.destroyed {
+		err := c.lc.Destroy()
+		if err != nil && stateExists(c.made.Root, c.id) {
+			// The cgroup could not be removed; nothing else was tried.
+			return fmt.Errorf("destroy container: %w", err)
+		}
+		if err != nil {
+			// Everything is gone, a hook failed (runtime-spec, Lifecycle 13).
+			c.log.WithError(err).Warn("poststop hooks")
+		}
+		c.destroyed = true
+	}
+	if err := c.bundle.sweep(c.made); err != nil {
+		return err
+	}
+	return os.RemoveAll(c.bundle.path())
+}
+
+// stateExists reports whether libcontainer still has a container's state.
+func stateExists(root, id string) bool {
+	_, err := libcontainer.Load(root, id)
+	return !errors.Is(err, libcontainer.ErrNotExist)
+}

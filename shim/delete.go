@@ -1,0 +1,63 @@
+package shim
+
+import (
+	"context"
+	"errors"
+
+	eventstypes "github.com/containerd/containerd/api/events"
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/pkg/protobuf"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+)
+
+// Delete removes an ended exec, or a container that has ended or was never
+// started.
+func (s *service) Delete(_ context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	p, err := c.process(r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := p.need("delete", tasktypes.Status_CREATED, tasktypes.Status_STOPPED); err != nil {
+		return nil, toRPC(err)
+	}
+	if r.ExecID != "" {
+		c.mu.Lock()
+		delete(c.execs, r.ExecID)
+		c.mu.Unlock()
+		return p.deleted(), nil
+	}
+	if p.current() == tasktypes.Status_CREATED {
+		if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+			return nil, toRPC(err)
+		}
+	}
+	<-p.done
+	if err := c.destroy(); err != nil {
+		return nil, toRPC(err)
+	}
+	s.drop(r.ID)
+	response := p.deleted()
+	s.events.add(&eventstypes.TaskDelete{
+		ContainerID: c.id,
+		Pid:         response.Pid,
+		ExitStatus:  response.ExitStatus,
+		ExitedAt:    response.ExitedAt,
+	})
+	return response, nil
+}
+
+func (p *process) deleted() *task.DeleteResponse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &task.DeleteResponse{
+		Pid:        uint32(p.pid),
+		ExitStatus: p.status,
+		ExitedAt:   protobuf.ToTimestamp(p.at),
+	}
+}

@@ -1,0 +1,40 @@
+package shim
+
+import (
+	"errors"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+)
+
+// toRPC gives an error the class that containerd's clients act on. It is the
+// only place that does, at the edge of the service.
+func toRPC(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, libcontainer.ErrNotRunning), errors.Is(err, libcontainer.ErrNotExist),
+		errors.Is(err, os.ErrProcessDone), errors.Is(err, unix.ESRCH):
+		err = withClass(err, errdefs.ErrNotFound)
+	case errors.Is(err, libcontainer.ErrExist):
+		err = withClass(err, errdefs.ErrAlreadyExists)
+	case errors.Is(err, libcontainer.ErrPaused), errors.Is(err, libcontainer.ErrNotPaused), errors.Is(err, libcontainer.ErrRunning):
+		err = withClass(err, errdefs.ErrFailedPrecondition)
+	case errors.Is(err, libcontainer.ErrInvalidID):
+		err = withClass(err, errdefs.ErrInvalidArgument)
+	}
+	return errgrpc.ToGRPC(err)
+}
+
+// classified keeps an error's own text and adds a class to it.
+type classified struct {
+	error
+	class error
+}
+
+func withClass(err, class error) error { return classified{err, class} }
+
+func (c classified) Unwrap() []error { return []error{c.error, c.class} }

@@ -1,0 +1,59 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	eventstypes "github.com/containerd/containerd/api/events"
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// Exec adds a process that Start will start.
+func (s *service) Exec(_ context.Context, r *task.ExecProcessRequest) (*emptypb.Empty, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := c.addExec(r); err != nil {
+		return nil, toRPC(err)
+	}
+	return empty, nil
+}
+
+func (c *container) addExec(r *task.ExecProcessRequest) error {
+	if r.ExecID == "" {
+		return fmt.Errorf("exec id: empty: %w", errdefs.ErrInvalidArgument)
+	}
+	spec := &specs.Process{}
+	if err := json.Unmarshal(r.Spec.GetValue(), spec); err != nil {
+		return fmt.Errorf("exec %s: process: %w", r.ExecID, withClass(err, errdefs.ErrInvalidArgument))
+	}
+	if err := checkProcess(spec); err != nil {
+		return fmt.Errorf("exec %s: %w", r.ExecID, err)
+	}
+	spec.Terminal = r.Terminal
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.execs[r.ExecID] != nil:
+		return fmt.Errorf("exec %s of container %s: %w", r.ExecID, c.id, errdefs.ErrAlreadyExists)
+	case c.ended:
+		return fmt.Errorf("container %s: its pid 1 has ended: %w", c.id, errdefs.ErrFailedPrecondition)
+	case c.paused:
+		return fmt.Errorf("container %s is paused: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	c.execs[r.ExecID] = &process{
+		id:      r.ExecID,
+		streams: streams{r.Stdin, r.Stdout, r.Stderr, r.Terminal},
+		spec:    spec,
+		state:   tasktypes.Status_CREATED,
+		done:    make(chan struct{}),
+	}
+	c.events.add(&eventstypes.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})
+	return nil
+}

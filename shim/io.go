@@ -1,0 +1,246 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd/errdefs"
+)
+
+// streams are what a request names for a process's standard streams, as
+// URIs (containerd's docs/runtime-v2.md, IO). An empty one is not connected.
+type streams struct {
+	stdin, stdout, stderr string
+	terminal              bool
+}
+
+// stdio is a process's standard streams. Where containerd names a fifo or a
+// file, the process gets that very file: nothing is copied, so nothing is
+// lost when the shim dies, and what a process has written is with the reader
+// before its exit is known.
+type stdio struct {
+	files  [3]*os.File // the process's ends; nil is /dev/null
+	stdin  *os.File    // a writer of ours that keeps stdin open until CloseIO
+	keep   []io.Closer // closed when the process has ended
+	logger *logger     // the process that binary:// names
+	tty    *terminal   // in place of files if there is a terminal
+}
+
+// openStdio opens the streams. It waits for the readers of fifos to appear,
+// until ctx ends.
+func openStdio(ctx context.Context, s streams, info loggerInfo) (_ *stdio, err error) {
+	out := &stdio{}
+	defer func() {
+		if err != nil {
+			out.close()
+		}
+	}()
+	if s.stdin != "" {
+		if err := out.openStdin(s.stdin); err != nil {
+			return nil, fmt.Errorf("stdin: %w", err)
+		}
+	}
+	if s.stdout != "" {
+		if err := out.openOutput(ctx, 1, s.stdout, info); err != nil {
+			return nil, fmt.Errorf("stdout: %w", err)
+		}
+	}
+	switch {
+	case s.stderr == "" || s.terminal || out.files[2] != nil:
+	case s.stderr == s.stdout:
+		out.files[2] = out.files[1]
+	default:
+		if err := out.openOutput(ctx, 2, s.stderr, info); err != nil {
+			return nil, fmt.Errorf("stderr: %w", err)
+		}
+	}
+	if s.terminal {
+		if out.tty, err = newTerminal(out.files[0], out.files[1]); err != nil {
+			return nil, err
+		}
+		out.files = [3]*os.File{}
+	}
+	return out, nil
+}
+
+func (o *stdio) openStdin(path string) error {
+	// Opening the reading end without blocking never waits for a writer.
+	in, err := openFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	o.files[0] = in
+	if !isFifo(in) {
+		return nil
+	}
+	// A process that reads before its client has opened the other end, or
+	// between two clients, must not see the end of its input.
+	if o.stdin, err = openFile(path, unix.O_WRONLY|unix.O_NONBLOCK); err != nil {
+		return err
+	}
+	return unix.SetNonblock(int(in.Fd()), false)
+}
+
+func (o *stdio) openOutput(ctx context.Context, n int, uri string, info loggerInfo) error {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return fmt.Errorf("value %q: %w", uri, errors.Join(err, errdefs.ErrInvalidArgument))
+	}
+	switch u.Scheme {
+	case "", "fifo":
+		path := u.Path
+		if u.Scheme == "" {
+			path = uri
+		}
+		o.files[n], err = o.openWriter(ctx, path)
+		return err
+	case "file":
+		o.files[n], err = os.OpenFile(u.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		return err
+	case "binary", "binary-v2":
+		// One process takes both streams.
+		if o.logger, err = startLogger(ctx, u, info); err != nil {
+			return err
+		}
+		o.files[1], o.files[2] = o.logger.stdout, o.logger.stderr
+		return nil
+	}
+	return fmt.Errorf("value %q: scheme %q: want fifo, file, binary or binary-v2: %w", uri, u.Scheme, errdefs.ErrInvalidArgument)
+}
+
+// fifoPoll is how often the reader of a fifo is looked for.
+const fifoPoll = 2 * time.Millisecond
+
+// openWriter opens a fifo once somebody reads it, or another file at once.
+func (o *stdio) openWriter(ctx context.Context, path string) (*os.File, error) {
+	for {
+		f, err := openFile(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_APPEND)
+		if errors.Is(err, unix.ENXIO) {
+			select {
+			case <-ctx.Done():
+				return nil, fmt.Errorf("open %s: nobody reads it: %w", path, ctx.Err())
+			case <-time.After(fifoPoll):
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if isFifo(f) {
+			// A reader of ours: when containerd's goes away for a while, the
+			// process must wait rather than be ended by SIGPIPE.
+			keeper, err := openFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
+			if err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+			o.keep = append(o.keep, keeper)
+		}
+		if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return f, nil
+	}
+}
+
+// openFile opens without handing the file to Go's poller: it is meant for
+// another process.
+func openFile(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func isFifo(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode().Type() == os.ModeNamedPipe
+}
+
+// chown gives the streams to the root of a user namespace, which otherwise
+// could not give them on to the process's user.
+func (o *stdio) chown(uid, gid int) error {
+	for _, f := range o.files {
+		if f == nil {
+			continue
+		}
+		if err := f.Chown(uid, gid); err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+	}
+	return nil
+}
+
+// release closes the process's ends once it has them.
+func (o *stdio) release() {
+	for i, f := range o.files {
+		if f != nil && (i != 2 || f != o.files[1]) {
+			f.Close()
+		}
+	}
+	o.files = [3]*os.File{}
+}
+
+// closeStdin lets the process see the end of its input.
+func (o *stdio) closeStdin() {
+	if o.stdin != nil {
+		o.stdin.Close()
+		o.stdin = nil
+	}
+	if o.tty != nil {
+		o.tty.closeStdin()
+	}
+}
+
+// finish ends the streams after the process: what a terminal still holds is
+// delivered, then containerd's readers see the end.
+func (o *stdio) finish() {
+	if o.tty != nil {
+		o.tty.drain()
+	}
+	o.close()
+}
+
+func (o *stdio) close() {
+	o.release()
+	o.closeStdin()
+	if o.tty != nil {
+		o.tty.close()
+	}
+	for _, c := range o.keep {
+		c.Close()
+	}
+	o.keep = nil
+	if o.logger != nil {
+		o.logger.stop()
+		o.logger = nil
+	}
+}
+
+// handOver returns the process's three ends for a launcher, and a function
+// that closes those of them that were opened for it. With a terminal there
+// are none.
+func (o *stdio) handOver() ([]*os.File, func(), error) {
+	if o.tty != nil {
+		return nil, func() {}, nil
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	files := make([]*os.File, len(o.files))
+	for i, f := range o.files {
+		if f == nil {
+			f = null
+		}
+		files[i] = f
+	}
+	return files, func() { null.Close() }, nil
+}

@@ -1,0 +1,98 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"containerd-shim-rich/config"
+)
+
+// maxForwarded is the highest signal that dumb-init passes on.
+const maxForwarded = 31
+
+// Kill sends a signal to a task or to one of its execs. A request for all
+// processes gets no more than that: the end of pid 1 is the end of all.
+func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	p, err := c.process(r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	sig := syscall.Signal(r.Signal)
+	if r.ExecID == "" {
+		err = c.kill(sig)
+	} else if err = p.need("signal", tasktypes.Status_RUNNING); err == nil {
+		err = p.proc.Signal(sig)
+	}
+	if err != nil {
+		return nil, toRPC(fmt.Errorf("signal %d: %w", r.Signal, err))
+	}
+	return empty, nil
+}
+
+// kill delivers a signal that was sent to the task.
+func (c *container) kill(sig syscall.Signal) error {
+	if err := c.init.need("signal", tasktypes.Status_CREATED, tasktypes.Status_RUNNING); err != nil {
+		return err
+	}
+	full := c.plan.Halt != 0
+	switch {
+	case sig == 0:
+		return c.init.proc.Signal(sig)
+	case sig == unix.SIGKILL:
+		c.mu.Lock()
+		c.killed = true
+		c.mu.Unlock()
+		return c.lc.Signal(sig)
+	case full && c.init.current() == tasktypes.Status_CREATED:
+		return c.killCreated(sig)
+	case c.app != nil:
+		return c.app.signal(sig, c.plan.Halt)
+	case full && (sig == c.plan.Halt || c.isStop(sig)):
+		c.halt()
+		return nil
+	case c.plan.Init == config.InitDumbInit && sig > maxForwarded:
+		return c.killChild(sig)
+	}
+	return c.init.proc.Signal(sig)
+}
+
+// killCreated ends a container whose init has not been started: there is
+// nobody yet who could handle a signal.
+func (c *container) killCreated(sig syscall.Signal) error {
+	if c.app != nil {
+		c.app.mu.Lock()
+		c.app.stop, c.app.stopping = sig, true
+		c.app.mu.Unlock()
+	}
+	return c.lc.Signal(unix.SIGKILL)
+}
+
+// killChild sends a signal to the child of dumb-init, which knows nothing of
+// real-time signals.
+func (c *container) killChild(sig syscall.Signal) error {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.init.pid, c.init.pid))
+	if err != nil {
+		return err
+	}
+	// The first child is the CMD; later ones are orphans that came to pid 1.
+	first, _, _ := strings.Cut(string(data), " ")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		return libcontainer.ErrNotRunning
+	}
+	return unix.Kill(pid, sig)
+}

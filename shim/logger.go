@@ -1,0 +1,133 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// loggerGrace is how long a logging program may take to end after SIGTERM,
+// before it is killed.
+const loggerGrace = 12 * time.Second
+
+// loggerInfo is what a logging program is told about its container.
+type loggerInfo struct {
+	id, namespace string
+}
+
+// logger is a program that takes a container's output, named by a URI
+// binary:///path?key=value (containerd's docs/runtime-v2.md, IO).
+type logger struct {
+	cmd            *exec.Cmd
+	stdout, stderr *os.File // the process's ends
+}
+
+// startLogger starts the program and waits until it is ready: a program
+// under "binary" closes its descriptor 5, one under "binary-v2" writes a
+// byte to it.
+func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, err error) {
+	if u.Path == "" {
+		return nil, fmt.Errorf("value %q: names no program: %w", u, errdefs.ErrInvalidArgument)
+	}
+	var pipes [3][2]*os.File // stdout, stderr, ready; each with reader and writer
+	defer func() {
+		for i, p := range pipes {
+			for j, f := range p {
+				if f != nil && (err != nil || i == 2 || j == 0) {
+					f.Close()
+				}
+			}
+		}
+	}()
+	for i := range pipes {
+		if pipes[i][0], pipes[i][1], err = blockingPipe(); err != nil {
+			return nil, err
+		}
+	}
+	cmd := exec.Command(u.Path, loggerArgs(u)...)
+	cmd.Env = append(os.Environ(), "CONTAINER_ID="+info.id, "CONTAINER_NAMESPACE="+info.namespace)
+	cmd.ExtraFiles = []*os.File{pipes[0][0], pipes[1][0], pipes[2][1]}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start logging program: %w", err)
+	}
+	l := &logger{cmd: cmd, stdout: pipes[0][1], stderr: pipes[1][1]}
+	pipes[2][1].Close()
+	ready, err := pollable(pipes[2][0])
+	pipes[2] = [2]*os.File{}
+	if err != nil {
+		return nil, errors.Join(err, l.kill())
+	}
+	defer ready.Close()
+	stop := context.AfterFunc(ctx, func() { ready.Close() })
+	defer stop()
+	n, err := ready.Read(make([]byte, 1))
+	if ctx.Err() != nil {
+		return nil, errors.Join(fmt.Errorf("logging program %s is not ready: %w", u.Path, ctx.Err()), l.kill())
+	}
+	if u.Scheme == "binary-v2" && n == 0 {
+		return nil, errors.Join(fmt.Errorf("logging program %s ended before it was ready: %w", u.Path, err), l.kill())
+	}
+	return l, nil
+}
+
+// loggerArgs turns the query into arguments, each key followed by its value
+// if there is one, in the order of the keys.
+func loggerArgs(u *url.URL) []string {
+	query := u.Query()
+	keys := make([]string, 0, len(query))
+	for k := range query {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var args []string
+	for _, k := range keys {
+		args = append(args, k)
+		if v := query[k]; len(v) > 0 && v[0] != "" {
+			args = append(args, v[0])
+		}
+	}
+	return args
+}
+
+// blockingPipe makes a pipe whose ends are meant for other processes.
+func blockingPipe() (r, w *os.File, err error) {
+	fds := make([]int, 2)
+	if err := unix.Pipe2(fds, unix.O_CLOEXEC); err != nil {
+		return nil, nil, os.NewSyscallError("pipe2", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
+}
+
+func (l *logger) kill() error {
+	err := l.cmd.Process.Kill()
+	_ = l.cmd.Wait() // its status says only that it was killed
+	return err
+}
+
+// stop lets the program finish: its input has ended, then it is asked, then
+// killed. It does not wait for that.
+func (l *logger) stop() {
+	go func() {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = l.cmd.Wait()
+		}()
+		for _, s := range []unix.Signal{0, unix.SIGTERM, unix.SIGKILL} {
+			_ = l.cmd.Process.Signal(s)
+			select {
+			case <-ended:
+				return
+			case <-time.After(loggerGrace):
+			}
+		}
+	}()
+}

@@ -1,0 +1,200 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	containerd "github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+
+	"containerd-shim-rich/oci"
+)
+
+// groupAnnotations name the annotations whose value lets containers share a
+// shim; the first that a bundle has counts.
+var groupAnnotations = []string{
+	"io.containerd.runc.v2.group",
+	"io.kubernetes.cri.sandbox-id",
+}
+
+// manager starts, describes and cleans up after shims. containerd runs it
+// as a process of its own each time.
+type manager struct{}
+
+// NewManager returns the manager that containerd's shim library drives.
+func NewManager() containerd.Shim { return manager{} }
+
+// Name returns the runtime's name.
+func (manager) Name() string { return RuntimeName }
+
+// Start makes sure that a shim serves the container and says where.
+func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, err error) {
+	spec, err := oci.Load(".")
+	if err != nil {
+		return nil, fmt.Errorf("load bundle: %w", err)
+	}
+	group := params.GetInstanceID()
+	for _, key := range groupAnnotations {
+		if v, ok := spec.Annotations[key]; ok {
+			group = v
+			break
+		}
+	}
+	dir := params.GetSocketDir()
+	if dir == "" {
+		dir = filepath.Join(defaults.DefaultStateDir, "s")
+	}
+	result := &bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc"}
+	result.Address, err = containerd.CreateSocketAddress(ctx, dir, params.GetContainerdGrpcAddress(), group, false)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := listen(result.Address)
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
+		return result, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", result.Address, err)
+	}
+	defer listener.Close()
+	listener.SetUnlinkOnClose(false) // the shim goes on serving it
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, containerd.RemoveSocket(result.Address))
+		}
+	}()
+	// At its end the library removes the socket that this file names. (By
+	// itself it would only find the one of a group called like its first
+	// container.)
+	if err := os.WriteFile("address", []byte(result.Address), 0o600); err != nil {
+		return nil, err
+	}
+	if err := spawn(ctx, params, listener); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// listen opens the shim's socket. If another shim of the same group serves
+// it already, the error is errdefs.ErrAlreadyExists.
+func listen(address string) (*net.UnixListener, error) {
+	l, err := containerd.NewSocket(address)
+	if err == nil {
+		return l, nil
+	}
+	if !containerd.SocketEaddrinuse(err) {
+		return nil, err
+	}
+	if containerd.CanConnect(address) {
+		return nil, errdefs.ErrAlreadyExists
+	}
+	// Nobody listens: a shim was killed and could not remove it.
+	if err := containerd.RemoveSocket(address); err != nil {
+		return nil, err
+	}
+	return containerd.NewSocket(address)
+}
+
+// spawn starts the process that serves on the listener.
+func spawn(ctx context.Context, params *bootapi.BootstrapParams, listener *net.UnixListener) error {
+	namespace, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	socket, err := listener.File()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	cmd := exec.Command(self,
+		"-namespace", namespace,
+		"-id", params.GetInstanceID(),
+		"-address", params.GetContainerdGrpcAddress())
+	if params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG {
+		cmd.Args = append(cmd.Args, "-debug")
+	}
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=4")
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	pid := cmd.Process.Pid
+	if err := settle(pid, params); err != nil {
+		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	return cmd.Process.Release()
+}
+
+// settle puts a new shim where the options want it.
+func settle(pid int, params *bootapi.BootstrapParams) error {
+	var opts options.Options
+	if _, err := params.FindExtension(&opts); err != nil {
+		return fmt.Errorf("read runtime options: %w", err)
+	}
+	if opts.ShimCgroup != "" {
+		if err := join(opts.ShimCgroup, pid); err != nil {
+			return fmt.Errorf("runtime option ShimCgroup: value %q: %w", opts.ShimCgroup, err)
+		}
+	}
+	if err := containerd.AdjustOOMScore(pid); err != nil {
+		return fmt.Errorf("adjust OOM score: %w", err)
+	}
+	return nil
+}
+
+func join(path string, pid int) error {
+	if cgroups.Mode() == cgroups.Unified {
+		cg, err := cgroup2.Load(path)
+		if err != nil {
+			return err
+		}
+		return cg.AddProc(uint64(pid))
+	}
+	cg, err := cgroup1.Load(cgroup1.StaticPath(path))
+	if err != nil {
+		return err
+	}
+	return cg.AddProc(uint64(pid))
+}
+
+// Stop removes whatever is left of a container whose shim is gone. It is
+// also called after an orderly end, and then finds nothing to do.
+func (manager) Stop(ctx context.Context, id string) (containerd.StopStatus, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return containerd.StopStatus{}, err
+	}
+	// The working directory is the bundle of the shim's first container.
+	bundle := filepath.Join(filepath.Dir(cwd), id)
+	exit, err := remains(bundle)
+	if err != nil {
+		log.G(ctx).WithError(err).WithField("id", id).Warn("clean up after the shim")
+	}
+	return containerd.StopStatus{Pid: exit.PID, ExitStatus: int(exit.Status), ExitedAt: exit.At}, nil
+}
+
+// Info describes the runtime; the options of the handler come from in.
+func (manager) Info(_ context.Context, in io.Reader) (*types.RuntimeInfo, error) {
+	return info(in)
+}

@@ -1,0 +1,49 @@
+package shim
+
+import (
+	"context"
+
+	eventstypes "github.com/containerd/containerd/api/events"
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// Pause freezes all processes of a container.
+func (s *service) Pause(_ context.Context, r *task.PauseRequest) (*emptypb.Empty, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := c.freeze("pause", true, c.lc.Pause); err != nil {
+		return nil, toRPC(err)
+	}
+	c.events.add(&eventstypes.TaskPaused{ContainerID: c.id})
+	return empty, nil
+}
+
+// Resume lets the processes of a paused container go on.
+func (s *service) Resume(_ context.Context, r *task.ResumeRequest) (*emptypb.Empty, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := c.freeze("resume", false, c.lc.Resume); err != nil {
+		return nil, toRPC(err)
+	}
+	c.events.add(&eventstypes.TaskResumed{ContainerID: c.id})
+	return empty, nil
+}
+
+func (c *container) freeze(verb string, paused bool, do func() error) error {
+	if err := c.init.need(verb, tasktypes.Status_CREATED, tasktypes.Status_RUNNING); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := do(); err != nil {
+		return err
+	}
+	c.paused = paused
+	return nil
+}

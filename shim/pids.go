@@ -1,0 +1,42 @@
+package shim
+
+import (
+	"context"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/runc/options"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/typeurl/v2"
+)
+
+// Pids lists all processes of a container by their ids on the host. Those of
+// execs carry the exec's id.
+func (s *service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	pids, err := c.lc.Processes()
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	execs := map[int]string{}
+	c.mu.Lock()
+	for id, p := range c.execs {
+		p.mu.Lock()
+		execs[p.pid] = id
+		p.mu.Unlock()
+	}
+	c.mu.Unlock()
+	response := &task.PidsResponse{}
+	for _, pid := range pids {
+		info := &tasktypes.ProcessInfo{Pid: uint32(pid)}
+		if id, ok := execs[pid]; ok {
+			if info.Info, err = typeurl.MarshalAnyToProto(&options.ProcessDetails{ExecID: id}); err != nil {
+				return nil, toRPC(err)
+			}
+		}
+		response.Processes = append(response.Processes, info)
+	}
+	return response, nil
+}

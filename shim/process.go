@@ -1,0 +1,166 @@
+package shim
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"sync"
+	"time"
+
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+
+	"containerd-shim-rich/initmode"
+)
+
+// process is pid 1 of a container, or what is executed beside it.
+type process struct {
+	id      string // empty for pid 1
+	streams streams
+	spec    *specs.Process
+	proc    *libcontainer.Process
+	io      *stdio
+	done    chan struct{} // closed when the end has been announced
+
+	mu     sync.Mutex
+	state  tasktypes.Status
+	pid    int
+	status uint32
+	at     time.Time // of the end
+}
+
+func (p *process) started(pid int, state tasktypes.Status) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pid, p.state = pid, state
+}
+
+func (p *process) exited(status uint32, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state, p.status, p.at = tasktypes.Status_STOPPED, status, at
+}
+
+func (p *process) current() tasktypes.Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// need fails unless the process is in one of the states.
+func (p *process) need(verb string, states ...tasktypes.Status) error {
+	now := p.current()
+	for _, s := range states {
+		if s == now {
+			return nil
+		}
+	}
+	var class error = errdefs.ErrFailedPrecondition
+	if now == tasktypes.Status_STOPPED && verb != "start" {
+		class = errdefs.ErrNotFound // containerd's clients take it as "already finished"
+	}
+	return fmt.Errorf("cannot %s: the process is %s: %w", verb, now, class)
+}
+
+// newLibcontainerProcess translates a process of the runtime-spec.
+func newLibcontainerProcess(spec *specs.Process) (*libcontainer.Process, error) {
+	p := &libcontainer.Process{
+		Args:            spec.Args,
+		Env:             spec.Env,
+		UID:             int(spec.User.UID),
+		GID:             int(spec.User.GID),
+		Cwd:             spec.Cwd,
+		Label:           spec.SelinuxLabel,
+		NoNewPrivileges: &spec.NoNewPrivileges,
+		AppArmorProfile: spec.ApparmorProfile,
+		Scheduler:       spec.Scheduler,
+		IOPriority:      spec.IOPriority,
+		LogLevel:        strconv.Itoa(int(logrus.GetLevel())),
+	}
+	if size := spec.ConsoleSize; size != nil {
+		p.ConsoleWidth = uint16(min(size.Width, math.MaxUint16))
+		p.ConsoleHeight = uint16(min(size.Height, math.MaxUint16))
+	}
+	if c := spec.Capabilities; c != nil {
+		p.Capabilities = &configs.Capabilities{
+			Bounding: c.Bounding, Effective: c.Effective, Permitted: c.Permitted,
+			Inheritable: c.Inheritable, Ambient: c.Ambient,
+		}
+	}
+	for _, gid := range spec.User.AdditionalGids {
+		p.AdditionalGroups = append(p.AdditionalGroups, int(gid))
+	}
+	for _, l := range spec.Rlimits {
+		resource, err := initmode.RlimitResource(l.Type)
+		if err != nil {
+			return nil, err
+		}
+		p.Rlimits = append(p.Rlimits, configs.Rlimit{Type: resource, Soft: l.Soft, Hard: l.Hard})
+	}
+	var err error
+	p.CPUAffinity, err = configs.ConvertCPUAffinity(spec.ExecCPUAffinity)
+	return p, err
+}
+
+// checkProcess rejects what libcontainer takes but cannot run.
+func checkProcess(p *specs.Process) error {
+	switch {
+	case p == nil:
+		return fmt.Errorf("process: missing: %w", errdefs.ErrInvalidArgument)
+	case p.Cwd == "" || p.Cwd[0] != '/':
+		return fmt.Errorf("process.cwd: value %q: want an absolute path: %w", p.Cwd, errdefs.ErrInvalidArgument)
+	case len(p.Args) == 0:
+		return fmt.Errorf("process.args: empty; give a command: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// run starts a process within a container and connects its streams. With
+// keep its ends of them stay open for later.
+func (p *process) run(lc *libcontainer.Container, keep bool) (err error) {
+	var console *consoleSocket
+	if p.io.tty != nil {
+		if console, err = newConsoleSocket(); err != nil {
+			return err
+		}
+		defer console.close()
+		p.proc.ConsoleSocket = console.theirs
+	} else {
+		p.connect()
+	}
+	if err := lc.Start(p.proc); err != nil {
+		return err
+	}
+	if console != nil {
+		master, err := console.receive()
+		if err != nil {
+			return err
+		}
+		return p.io.tty.start(master)
+	}
+	if !keep {
+		p.io.release()
+	}
+	return nil
+}
+
+// connect gives the process its ends. An interface that holds a nil file is
+// not nil, and exec.Cmd would not open /dev/null for it.
+func (p *process) connect() {
+	if f := p.io.files[0]; f != nil {
+		p.proc.Stdin = f
+	}
+	for _, s := range []struct {
+		to *io.Writer
+		n  int
+	}{{&p.proc.Stdout, 1}, {&p.proc.Stderr, 2}} {
+		if f := p.io.files[s.n]; f != nil {
+			*s.to = f
+		}
+	}
+}

@@ -1,0 +1,29 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// ResizePty sets the size of a process's terminal.
+func (s *service) ResizePty(_ context.Context, r *task.ResizePtyRequest) (*emptypb.Empty, error) {
+	p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if p.io == nil || p.io.tty == nil {
+		if p.streams.terminal {
+			return nil, toRPC(fmt.Errorf("resize: the process is not started: %w", errdefs.ErrFailedPrecondition))
+		}
+		return empty, nil
+	}
+	if err := p.io.tty.resize(uint16(min(r.Height, math.MaxUint16)), uint16(min(r.Width, math.MaxUint16))); err != nil {
+		return nil, toRPC(fmt.Errorf("resize: %w", err))
+	}
+	return empty, nil
+}

@@ -1,0 +1,93 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+var empty = &emptypb.Empty{}
+
+// service is containerd's task service, version 3. Each verb has a file.
+type service struct {
+	namespace string
+	events    *events
+	shutdown  shutdown.Service
+
+	mu         sync.Mutex
+	containers map[string]*container // nil while the container is being created
+}
+
+var _ task.TTRPCTaskService = (*service)(nil)
+
+func newService(ctx context.Context, address string, sd shutdown.Service) (*service, error) {
+	namespace, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ev, err := newEvents(namespace, address)
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd's events: %w", err)
+	}
+	sd.RegisterCallback(ev.close)
+	return &service{
+		namespace:  namespace,
+		events:     ev,
+		shutdown:   sd,
+		containers: map[string]*container{},
+	}, nil
+}
+
+// RegisterTTRPC makes the service known to the server.
+func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
+	task.RegisterTTRPCTaskService(server, s)
+	return nil
+}
+
+// reserve keeps an id for a container that is being created.
+func (s *service) reserve(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.containers[id]; ok {
+		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	s.containers[id] = nil
+	return nil
+}
+
+func (s *service) put(id string, c *container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.containers[id] = c
+}
+
+func (s *service) drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.containers, id)
+}
+
+func (s *service) container(id string) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.containers[id]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
+}
+
+// process finds a container's init, if execID is empty, or one of its execs.
+func (s *service) process(id, execID string) (*process, error) {
+	c, err := s.container(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.process(execID)
+}

@@ -1,0 +1,43 @@
+package shim
+
+import (
+	"context"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/pkg/protobuf"
+)
+
+// State describes a task or an exec.
+func (s *service) State(_ context.Context, r *task.StateRequest) (*task.StateResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	p, err := c.process(r.ExecID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	c.mu.Lock()
+	paused := c.paused
+	c.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	state := p.state
+	if paused && state == tasktypes.Status_RUNNING {
+		state = tasktypes.Status_PAUSED
+	}
+	return &task.StateResponse{
+		ID:         c.id,
+		ExecID:     p.id,
+		Bundle:     string(c.bundle),
+		Pid:        uint32(p.pid),
+		Status:     state,
+		Stdin:      p.streams.stdin,
+		Stdout:     p.streams.stdout,
+		Stderr:     p.streams.stderr,
+		Terminal:   p.streams.terminal,
+		ExitStatus: p.status,
+		ExitedAt:   protobuf.ToTimestamp(p.at),
+	}, nil
+}

@@ -1,0 +1,245 @@
+package shim
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// terminalBuffer is the size in bytes of what is copied at once.
+	terminalBuffer = 4 << 10
+	// drainQuiet is how long a terminal may be silent, after its process
+	// has ended, before its output counts as complete: a daemon that keeps
+	// it open must not hold up the exit.
+	drainQuiet = 100 * time.Millisecond
+	// drainStuck is how long the reader of the output may take nothing.
+	drainStuck = 10 * time.Second
+)
+
+// terminal copies between a pty and the streams that containerd names.
+type terminal struct {
+	stdout *os.File // may be nil
+
+	mu     sync.Mutex
+	stdin  *os.File // may be nil
+	master *os.File
+	rows   uint16
+	cols   uint16
+	output chan struct{} // closed when there is no more output to copy
+
+	copied  atomic.Int64 // bytes of output
+	writing atomic.Bool  // output waits for its reader
+}
+
+func newTerminal(stdin, stdout *os.File) (*terminal, error) {
+	t := &terminal{}
+	var err error
+	if stdin != nil {
+		if t.stdin, err = pollable(stdin); err != nil {
+			return nil, err
+		}
+	}
+	if stdout != nil {
+		if t.stdout, err = pollable(stdout); err != nil {
+			return nil, errors.Join(err, t.stdin.Close())
+		}
+	}
+	return t, nil
+}
+
+// start takes the pty's master and begins to copy.
+func (t *terminal) start(master *os.File) error {
+	pty, err := pollable(master)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.master != nil {
+		// The service was restarted and brings a new terminal.
+		t.master.Close()
+	}
+	t.master = pty
+	if t.rows != 0 || t.cols != 0 {
+		if err := setSize(pty, t.rows, t.cols); err != nil {
+			return err
+		}
+	}
+	if t.stdin != nil {
+		go copyInput(pty, t.stdin)
+	}
+	t.output = make(chan struct{})
+	go t.copyOutput(pty, t.output)
+	return nil
+}
+
+func copyInput(pty, stdin *os.File) {
+	buf := make([]byte, terminalBuffer)
+	for {
+		n, err := stdin.Read(buf)
+		if n > 0 {
+			if _, werr := pty.Write(buf[:n]); werr != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// copyOutput ends with EIO when no process has the pty open any more.
+func (t *terminal) copyOutput(pty *os.File, done chan<- struct{}) {
+	defer close(done)
+	buf := make([]byte, terminalBuffer)
+	for {
+		n, err := pty.Read(buf)
+		if n > 0 && t.stdout != nil {
+			t.writing.Store(true)
+			_, werr := t.stdout.Write(buf[:n])
+			t.writing.Store(false)
+			if werr != nil {
+				return
+			}
+			t.copied.Add(int64(n))
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// resize sets the size in characters; before the pty exists it is kept.
+func (t *terminal) resize(rows, cols uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows, t.cols = rows, cols
+	if t.master == nil {
+		return nil
+	}
+	return setSize(t.master, rows, cols)
+}
+
+func setSize(pty *os.File, rows, cols uint16) error {
+	conn, err := pty.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ioctl error
+	err = conn.Control(func(fd uintptr) {
+		ioctl = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
+	return errors.Join(err, ioctl)
+}
+
+// drain waits until the output of an ended process has been copied, as long
+// as there is some.
+func (t *terminal) drain() {
+	t.mu.Lock()
+	output := t.output
+	t.mu.Unlock()
+	if output == nil {
+		return
+	}
+	copied, stuck := t.copied.Load(), time.Duration(0)
+	for {
+		select {
+		case <-output:
+			return
+		case <-time.After(drainQuiet):
+		}
+		now := t.copied.Load()
+		switch {
+		case now != copied:
+			copied, stuck = now, 0
+		case !t.writing.Load() || stuck >= drainStuck:
+			return
+		default:
+			stuck += drainQuiet
+		}
+	}
+}
+
+func (t *terminal) closeStdin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stdin != nil {
+		t.stdin.Close()
+		t.stdin = nil
+	}
+}
+
+func (t *terminal) close() {
+	t.closeStdin()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.master != nil {
+		t.master.Close()
+	}
+	if t.stdout != nil {
+		t.stdout.Close()
+	}
+}
+
+// pollable reopens a file so that Go's poller serves it: reads of it can
+// then be given a deadline and be ended by Close.
+func pollable(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	name := f.Name()
+	if err := errors.Join(unix.SetNonblock(fd, true), f.Close()); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// consoleSocket is a pair of sockets over which a new process sends the
+// master of the terminal that it made in its container.
+type consoleSocket struct {
+	ours, theirs *os.File
+}
+
+func newConsoleSocket() (*consoleSocket, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	return &consoleSocket{
+		ours:   os.NewFile(uintptr(fds[0]), "console"),
+		theirs: os.NewFile(uintptr(fds[1]), "console"),
+	}, nil
+}
+
+// receive returns the master after the process has started: it was sent
+// before that, so nothing waits.
+func (c *consoleSocket) receive() (*os.File, error) {
+	c.theirs.Close()
+	name, oob := make([]byte, unix.PathMax), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(int(c.ours.Fd()), name, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("recvmsg", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range messages {
+		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
+			return os.NewFile(uintptr(fds[0]), "pty"), nil
+		}
+	}
+	return nil, errors.New("the process sent no terminal")
+}
+
+func (c *consoleSocket) close() {
+	c.ours.Close()
+	c.theirs.Close()
+}

@@ -1,0 +1,79 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// Update changes the resource limits of a container. What the request does
+// not mention stays.
+func (s *service) Update(_ context.Context, r *task.UpdateTaskRequest) (*emptypb.Empty, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := c.update(r.Resources); err != nil {
+		return nil, toRPC(fmt.Errorf("update container %s: %w", r.ID, err))
+	}
+	return empty, nil
+}
+
+func (c *container) update(change *anypb.Any) error {
+	if err := c.init.need("update", tasktypes.Status_CREATED, tasktypes.Status_RUNNING); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	merged, err := mergeResources(c.resources, change.GetValue())
+	if err != nil {
+		return withClass(err, errdefs.ErrInvalidArgument)
+	}
+	// Config is a shallow copy: what changes in it has to be replaced, or
+	// libcontainer could not go back when a limit is refused.
+	cfg := c.lc.Config()
+	cgroup, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{
+		CgroupName: c.id,
+		Spec:       &specs.Spec{Linux: &specs.Linux{Resources: merged}},
+	}, nil)
+	if err != nil {
+		return withClass(err, errdefs.ErrInvalidArgument)
+	}
+	own := *cfg.Cgroups
+	resources := *cgroup.Resources
+	resources.Devices = own.Resources.Devices
+	own.Resources = &resources
+	cfg.Cgroups = &own
+	if err := c.lc.Set(cfg); err != nil {
+		return err
+	}
+	c.resources = merged
+	return nil
+}
+
+// mergeResources returns a copy of have in which the fields of a JSON object
+// of the runtime-spec's LinuxResources are replaced.
+func mergeResources(have *specs.LinuxResources, change []byte) (*specs.LinuxResources, error) {
+	merged := &specs.LinuxResources{}
+	if have != nil {
+		data, err := json.Marshal(have)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(data, merged); err != nil {
+			return nil, err
+		}
+	}
+	if len(change) == 0 {
+		return merged, nil
+	}
+	return merged, json.Unmarshal(change, merged)
+}
