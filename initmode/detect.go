@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // kind is a program that can be pid 1.
@@ -91,21 +92,21 @@ var systemdPaths = []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd", 
 
 // findSystemd looks for systemd where distributions keep it.
 func (r *Rootfs) findSystemd() (found, error) {
-	var problems []error
+	var problems []string
 	for _, name := range systemdPaths {
 		f, err := r.identify(name)
 		switch {
 		case err != nil:
-			problems = append(problems, err)
+			problems = append(problems, err.Error())
 		case f.kind == kindSystemd:
 			return f, nil
 		case f.kind == kindUnknown:
-			problems = append(problems, fmt.Errorf("%s: not systemd", name))
+			problems = append(problems, name+": not systemd")
 		default:
-			problems = append(problems, fmt.Errorf("%s: %s", name, f.kind))
+			problems = append(problems, name+": "+string(f.kind))
 		}
 	}
-	return found{}, errors.Join(problems...)
+	return found{}, errors.New(strings.Join(problems, ", "))
 }
 
 // identifyCMD tells whether the program that a process runs is an init.

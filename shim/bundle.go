@@ -21,14 +21,14 @@ import (
 
 // What this runtime keeps in a bundle, all below one directory.
 const (
-	richDir   = "rich"      // everything of ours
-	stateDir  = "state"     // libcontainer's state
-	runDir    = "run"       // what the container sees at /run/rich
-	binDir    = "bin"       // read-only view of the programs given to it
-	initLog   = "init.log"  // what the init itself says
-	exitFile  = "exit.json" // how the container ended
-	madeFile  = "made.json" // facts needed to clean up without the shim
-	socketFor = "shim.sock" // the launcher's way to the shim, in runDir
+	richDir     = "rich"      // everything of ours
+	stateDir    = "state"     // libcontainer's state
+	runDir      = "run"       // what the container sees at /run/rich
+	binDir      = "bin"       // read-only view of the programs given to it
+	initLogFile = "init.log"  // what the init itself says
+	exitFile    = "exit.json" // how the container ended
+	madeFile    = "made.json" // facts needed to clean up without the shim
+	socketFor   = "shim.sock" // the launcher's way to the shim, in runDir
 )
 
 // bundle is the directory that containerd makes for a container.

@@ -1,35 +1,83 @@
 package shim
 
 import (
+	"bytes"
 	"errors"
-	"io"
 	"os"
+	"time"
+
+	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
 )
 
 // maxInitLog bounds the log of an init in bytes: half of it is kept when it
 // is full. The bundle usually lies in memory.
 const maxInitLog = 256 << 10
 
-// logConsole writes what appears on an init's console to a file until it is
-// closed.
-func logConsole(master *os.File, path string) (io.Closer, error) {
+// consoleGrace bounds how long the last words of an init are waited for.
+const consoleGrace = time.Second
+
+// consoleLog writes what appears on an init's console to a file.
+type consoleLog struct {
+	pty, peer *os.File
+	done      chan struct{}
+}
+
+func logConsole(master *os.File, path string) (*consoleLog, error) {
+	// Inits close and reopen their console. With no process having it open,
+	// reading it would end, and writing to it would block some day.
+	peer, err := openPeer(master)
+	if err != nil {
+		return nil, errors.Join(err, master.Close())
+	}
 	pty, err := pollable(master)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, peer.Close())
 	}
-	log, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, errors.Join(err, pty.Close())
+		return nil, errors.Join(err, pty.Close(), peer.Close())
 	}
+	l := &consoleLog{pty: pty, peer: peer, done: make(chan struct{})}
 	go func() {
-		defer log.Close()
-		w := &boundedLog{file: log, limit: maxInitLog}
-		_, _ = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{pty}, make([]byte, terminalBuffer))
-		// EIO or closed: the init is gone. Should the log be full because
-		// the disk is, the init must still not block on its console.
-		_, _ = io.Copy(io.Discard, pty)
+		defer close(l.done)
+		defer file.Close()
+		to := &boundedLog{file: file, limit: maxInitLog}
+		buf := make([]byte, terminalBuffer)
+		for {
+			n, err := pty.Read(buf)
+			// Systemd ends its lines with CR LF, the terminal adds a CR.
+			line := bytes.ReplaceAll(buf[:n], []byte("\r"), nil)
+			if _, werr := to.Write(line); werr != nil {
+				// The disk may be full; the init must not block on that.
+				log.L.WithError(werr).Debug("write the init's log")
+			}
+			if err != nil {
+				return
+			}
+		}
 	}()
-	return pty, nil
+	return l, nil
+}
+
+// Close ends the log when no process has the console any more.
+func (l *consoleLog) Close() error {
+	err := l.peer.Close()
+	select {
+	case <-l.done:
+	case <-time.After(consoleGrace):
+	}
+	return errors.Join(err, l.pty.Close())
+}
+
+// openPeer opens the other side of a pty, whatever file system it is in
+// (ioctl_tty(2)).
+func openPeer(master *os.File) (*os.File, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, master.Fd(), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		return nil, os.NewSyscallError("TIOCGPTPEER", errno)
+	}
+	return os.NewFile(fd, "pty"), nil
 }
 
 // boundedLog drops the older half of a file when it reaches its limit.

@@ -3,7 +3,6 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"sync"
@@ -38,7 +37,7 @@ type container struct {
 
 	init    *process
 	app     *app          // nil unless the CMD is a service
-	console io.Closer     // what pid 1 itself says is read from here; may be nil
+	console *consoleLog   // what pid 1 itself says, if it has a console of its own
 	metrics metricsSource // the container's cgroup
 	gone    chan struct{} // closed when pid 1 has been waited for
 	halting sync.Once

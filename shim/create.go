@@ -353,8 +353,12 @@ func (c *container) startService(uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	c.console, err = logConsole(master, c.bundle.path(initLog))
-	return err
+	initLog, err := logConsole(master, c.bundle.path(initLogFile))
+	if err != nil {
+		return err
+	}
+	c.console = initLog
+	return nil
 }
 
 // hostRoot is who the container's root is on the host.

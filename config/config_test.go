@@ -1,0 +1,176 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestResolvePrecedence(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		src  Sources
+		want func(*Options)
+	}{
+		{"defaults", Sources{}, func(*Options) {}},
+		{
+			"host file",
+			Sources{Host: map[string]string{"init": "none", "halt-timeout": "1m"}},
+			func(o *Options) {
+				o.Init, o.InitSource, o.HaltTimeout = InitNone, HostFile+": init", time.Minute
+			},
+		},
+		{
+			"runtime options over host file",
+			Sources{Host: map[string]string{"init": "none"}, Runtime: map[string]string{"init": "systemd"}},
+			func(o *Options) { o.Init, o.InitSource = InitSystemd, "runtime option init" },
+		},
+		{
+			"Pouch's environment over runtime options",
+			Sources{Runtime: map[string]string{"init": "systemd"}, Env: []string{"A=1", "rich_mode=true"}},
+			func(o *Options) { o.Init, o.InitSource = InitDumbInit, "environment variable rich_mode" },
+		},
+		{
+			"Pouch's manner",
+			Sources{Env: []string{"rich_mode= true ", "rich_mode_launch_manner=systemd"}},
+			func(o *Options) { o.Init, o.InitSource = InitSystemd, "environment variable rich_mode_launch_manner" },
+		},
+		{
+			"Pouch's manner without its mode",
+			Sources{Env: []string{"rich_mode=yes", "rich_mode_launch_manner=systemd"}},
+			func(*Options) {},
+		},
+		{
+			"annotation over Pouch's environment",
+			Sources{Env: []string{"rich_mode=true"}, Annotations: map[string]string{Prefix + "init": "none"}},
+			func(o *Options) { o.Init, o.InitSource = InitNone, "annotation rich.containerd.io/init" },
+		},
+		{
+			"annotation for this container over the pod's",
+			Sources{
+				Container:   "app",
+				Annotations: map[string]string{Prefix + "init": "none", Prefix + "app.init": "systemd", Prefix + "side.init": "dumb-init"},
+			},
+			func(o *Options) { o.Init, o.InitSource = InitSystemd, "annotation rich.containerd.io/app.init" },
+		},
+		{
+			"annotation for another container",
+			Sources{Container: "app", Annotations: map[string]string{Prefix + "side.init": "none", "other/init": "x"}},
+			func(*Options) {},
+		},
+		{
+			"container's name with dots",
+			Sources{Container: "a.b", Annotations: map[string]string{Prefix + "a.b.stop-signal": "SIGQUIT", Prefix + "b.stop-signal": "1"}},
+			func(o *Options) { o.StopSignal = 3 },
+		},
+		{
+			"sizes and signals",
+			Sources{Annotations: map[string]string{Prefix + "run-size": "64m", Prefix + "stop-signal": "RTMIN+3"}},
+			func(o *Options) { o.RunSize, o.StopSignal = 64<<20, 37 },
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			want := Default()
+			tc.want(&want)
+			got, err := Resolve(tc.src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// Every bad input is answered with the key, the value and what is accepted.
+func TestResolveErrors(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		src  Sources
+		want []string
+	}{
+		{
+			"unknown annotation",
+			Sources{Annotations: map[string]string{Prefix + "inti": "systemd"}},
+			[]string{"annotation rich.containerd.io/inti", `unknown option "inti"`, `"init"`},
+		},
+		{
+			"unknown option of another container",
+			Sources{Annotations: map[string]string{Prefix + "side.stopsignal": "9"}},
+			[]string{"rich.containerd.io/side.stopsignal", `"stop-signal"`},
+		},
+		{
+			"bad init",
+			Sources{Annotations: map[string]string{Prefix + "init": "sytemd"}},
+			[]string{"rich.containerd.io/init", `"sytemd"`, "want one of auto, systemd", `nearest is "systemd"`},
+		},
+		{
+			"bad manner",
+			Sources{Env: []string{"rich_mode=true", "rich_mode_launch_manner=upstart"}},
+			[]string{"rich_mode_launch_manner", `"upstart"`, "want one of"},
+		},
+		{
+			"bad duration",
+			Sources{Host: map[string]string{"halt-timeout": "10"}},
+			[]string{HostFile, "halt-timeout", `"10"`, "such as 30s"},
+		},
+		{
+			"bad signal",
+			Sources{Runtime: map[string]string{"stop-signal": "SIGFOO"}},
+			[]string{"runtime option stop-signal", `"SIGFOO"`, "such as SIGTERM"},
+		},
+		{
+			"bad size",
+			Sources{Host: map[string]string{"run-size": "9999999999g"}},
+			[]string{"run-size", `"9999999999g"`, "such as 128m"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Resolve(tc.src)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, w := range tc.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%q does not say %q", err, w)
+				}
+			}
+		})
+	}
+}
+
+func TestWithoutPouch(t *testing.T) {
+	env := []string{"A=1", "rich_mode=true", "rich_mode_launch_manner=systemd", "rich_modes=kept"}
+	got := strings.Join(WithoutPouch(env), " ")
+	if got != "A=1 rich_modes=kept" || env[1] != "rich_mode=true" {
+		t.Errorf("got %q, input now %q", got, env)
+	}
+}
+
+func TestParse(t *testing.T) {
+	got, err := Parse([]byte("init = \"systemd\"\nstop-signal = 15\n"))
+	if err != nil || got["init"] != "systemd" || got["stop-signal"] != "15" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, bad := range []string{"init = [1]", "init"} {
+		if _, err := Parse([]byte(bad)); err == nil {
+			t.Errorf("%q: accepted", bad)
+		}
+	}
+}
+
+func FuzzResolve(f *testing.F) {
+	f.Add("init", "systemd", "app")
+	f.Add("app.halt-timeout", "30s", "app")
+	f.Add("run-size", "-1k", "")
+	f.Fuzz(func(t *testing.T, key, value, container string) {
+		o, err := Resolve(Sources{Annotations: map[string]string{Prefix + key: value}, Container: container})
+		if err != nil {
+			return
+		}
+		if o.HaltTimeout < time.Second || o.RunSize < 0 || o.StopSignal < 0 || o.StopSignal > 64 {
+			t.Errorf("%q=%q gave %+v", key, value, o)
+		}
+	})
+}

@@ -1,0 +1,403 @@
+package oci
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/config"
+	"containerd-shim-rich/initmode"
+	"containerd-shim-rich/launch"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const elf = "\x7fELF\x02\x01\x01"
+
+// debian is a root file system with systemd; an entry that begins with "->"
+// is a link, "/" a directory.
+var debian = map[string]string{
+	"lib":                     "->usr/lib",
+	"sbin":                    "->usr/sbin",
+	"usr/sbin/init":           "->/lib/systemd/systemd",
+	"usr/lib/systemd/systemd": elf + "libsystemd-core-252.so",
+	"bin/sh":                  elf,
+	"run":                     "/",
+	"var/run":                 "->/run",
+	"etc/machine-id":          "->/run/machine-id",
+}
+
+func makeRootfs(t testing.TB, files map[string]string) *initmode.Rootfs {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			switch target, link := strings.CutPrefix(content, "->"); {
+			case link:
+				err = os.Symlink(target, path)
+			case content == "/":
+				err = os.Mkdir(path, 0o755)
+			default:
+				err = os.WriteFile(path, []byte(content), 0o755)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := initmode.OpenRootfs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// baseSpec is what containerd's CRI makes for a plain container.
+func baseSpec() *specs.Spec {
+	caps := []string{"CAP_CHOWN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
+	return &specs.Spec{
+		Version:     specs.Version,
+		Root:        &specs.Root{Path: "rootfs"},
+		Annotations: map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.container-name": "app"},
+		Process: &specs.Process{
+			Args:         []string{"/bin/sh", "-c", "exit 42"},
+			Env:          []string{"PATH=/bin", "A=hello world", "SYSTEMD_LOG_LEVEL=debug", "LD_PRELOAD=/x.so", "rich_mode_launch_manner=none"},
+			Cwd:          "/srv",
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1 << 20, Hard: 1 << 20}, {Type: "RLIMIT_CORE"}},
+		},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+			{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+		},
+		Linux: &specs.Linux{
+			CgroupsPath: "/k8s.io/app",
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+				{Type: specs.NetworkNamespace, Path: "/proc/4242/ns/net"},
+			},
+			Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(256 << 20))}},
+		},
+	}
+}
+
+// result is what the golden files hold.
+type result struct {
+	Init    string         `json:"init"`
+	Halt    int            `json:"halt,omitempty"`
+	Console bool           `json:"console,omitempty"`
+	Files   []string       `json:"files,omitempty"`
+	Service *launch.Record `json:"service,omitempty"`
+	Spec    *specs.Spec    `json:"spec"`
+	Error   string         `json:"error,omitempty"`
+}
+
+type rewriteCase struct {
+	name    string
+	rootfs  map[string]string
+	options map[string]string // annotations, without their prefix
+	cgroups initmode.CgroupLayout
+	change  func(*specs.Spec)
+}
+
+func bind(destination string, options ...string) specs.Mount {
+	return specs.Mount{Destination: destination, Type: "bind", Source: "/var/lib/kubelet/x", Options: append([]string{"rbind"}, options...)}
+}
+
+var rewriteCases = []rewriteCase{
+	{name: "none", options: map[string]string{"init": "none"}},
+	{name: "dumb-init", options: map[string]string{"init": "dumb-init"}},
+	{name: "auto-systemd"},
+	{name: "auto-without-systemd", rootfs: map[string]string{"bin/sh": elf}},
+	{name: "auto-not-root", change: func(s *specs.Spec) { s.Process.User.UID = 1000 }},
+	{name: "auto-shared-pid", change: func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/4242/ns/pid" }},
+	{name: "auto-legacy-cgroups", cgroups: initmode.CgroupLegacy},
+	{name: "auto-cmd-is-systemd", change: func(s *specs.Spec) { s.Process.Args = []string{"/sbin/init", "--log-level=info"} }},
+	{
+		name: "auto-cmd-is-tini", rootfs: map[string]string{"usr/bin/tini": elf},
+		change: func(s *specs.Spec) { s.Process.Args = []string{"/usr/bin/tini", "--", "sh"} },
+	},
+	{name: "systemd-hybrid-cgroups", options: map[string]string{"init": "systemd"}, cgroups: initmode.CgroupHybrid},
+	{name: "sbin-init", options: map[string]string{"init": "sbin-init"}},
+	{
+		name: "B13-cgroup-mount-absent", change: func(s *specs.Spec) { s.Mounts = s.Mounts[:3] },
+	},
+	{
+		name: "B13-cgroup-bound-by-user", change: func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace, Path: "/proc/1/ns/cgroup"})
+			s.Mounts[3] = specs.Mount{Destination: "/sys/fs/cgroup", Type: "bind", Source: "/sys/fs/cgroup", Options: []string{"rbind", "ro"}}
+			s.Mounts = append(s.Mounts, bind("/sys/fs/cgroup/systemd", "rw"))
+		},
+	},
+	{
+		name: "B15-mounts-below-run", change: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts,
+				bind("/var/run/secrets/kubernetes.io/serviceaccount", "rprivate", "ro"), bind("/run/secrets/db"), bind("/tmp"), bind("/run/app.sock"))
+		},
+	},
+	{
+		name: "B15-run-of-the-user", change: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, bind("/run/lock"), bind("/run"))
+		},
+	},
+	{
+		name: "B15-run-of-the-engine", change: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=65536k"}})
+		},
+	},
+	{
+		name: "B17-bare-root", rootfs: map[string]string{"usr/lib/systemd/systemd": elf + "libsystemd-core-252.so"},
+		change: func(s *specs.Spec) { s.Root.Readonly = true },
+	},
+	{
+		name: "B6-numeric-user", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) {
+			s.Process.User = specs.User{UID: 1000660000, GID: 0, AdditionalGids: []uint32{2000, 3000}, Umask: new(uint32(63))}
+			s.Process.Capabilities.Ambient = []string{"CAP_NET_BIND_SERVICE"}
+			s.Process.NoNewPrivileges = true
+		},
+	},
+	{
+		name: "B7-limits", change: func(s *specs.Spec) {
+			s.Process.OOMScoreAdj = new(985)
+			s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_CPU", Soft: 5, Hard: 5})
+		},
+	},
+	{
+		name: "terminal", change: func(s *specs.Spec) {
+			s.Process.Terminal = true
+			s.Process.ConsoleSize = &specs.Box{Height: 24, Width: 80}
+		},
+	},
+	{
+		name: "run-baked-into-the-image", rootfs: map[string]string{"run/mysqld/x": "", "var/run/old.pid": "1"},
+	},
+	{
+		name: "sandbox", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) {
+			s.Annotations["io.kubernetes.cri.container-type"] = "sandbox"
+		},
+	},
+
+	// What cannot be done is said with the field and the way out.
+	{name: "error-no-systemd", options: map[string]string{"init": "systemd"}, rootfs: map[string]string{"bin/sh": elf, "usr/lib/systemd/systemd": "->/bin/sh", "lib/systemd/systemd": "->/gone"}},
+	{name: "error-sbin-init-is-sysvinit", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": elf + "INIT_VERSION=sysvinit-3.06"}},
+	{name: "error-sbin-init-leaves-rootfs", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": "->../../../../usr/lib/systemd/systemd"}},
+	{
+		name: "error-shared-pid", options: map[string]string{"init": "systemd"},
+		change: func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/4242/ns/pid" },
+	},
+	{
+		name: "error-host-pid", options: map[string]string{"app.init": "systemd"},
+		change: func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[1:] },
+	},
+	{
+		name: "error-root-init-never", options: map[string]string{"init": "systemd", "root-init": "never"},
+		change: func(s *specs.Spec) { s.Process.User.UID = 1000 },
+	},
+	{name: "error-legacy-cgroups", options: map[string]string{"init": "systemd"}, cgroups: initmode.CgroupLegacy},
+	{name: "error-old-systemd", options: map[string]string{"init": "systemd"}, rootfs: map[string]string{"usr/lib/systemd/systemd": elf + "libsystemd-core libsystemd-shared-229"}},
+	{
+		name: "error-rlimit", options: map[string]string{"init": "systemd"},
+		change: func(s *specs.Spec) { s.Process.Rlimits[0].Type = "RLIMIT_FILES" },
+	},
+	{
+		name: "error-no-place", options: map[string]string{"init": "dumb-init"}, change: func(s *specs.Spec) {
+			s.Mounts[1] = bind("/dev")
+			s.Mounts = append(s.Mounts, bind("/run"))
+		},
+	},
+}
+
+func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
+	t.Helper()
+	spec := baseSpec()
+	if tc.change != nil {
+		tc.change(spec)
+	}
+	for k, v := range tc.options {
+		spec.Annotations[config.Prefix+k] = v
+	}
+	files := tc.rootfs
+	if files == nil {
+		files = debian
+	} else if strings.HasPrefix(tc.name, "auto-cmd") || strings.HasPrefix(tc.name, "run-") {
+		files = map[string]string{}
+		for k, v := range debian {
+			files[k] = v
+		}
+		for k, v := range tc.rootfs {
+			files[k] = v
+		}
+		if _, ok := tc.rootfs["run/mysqld/x"]; ok {
+			delete(files, "run")
+			delete(files, "var/run")
+		}
+	}
+	opts, err := config.Resolve(config.Sources{
+		Annotations: spec.Annotations, Container: initmode.ContainerName(spec.Annotations), Env: spec.Process.Env,
+	})
+	if err != nil {
+		return spec, result{Error: err.Error()}
+	}
+	plan, err := initmode.New(&initmode.Request{
+		Spec: spec, Rootfs: makeRootfs(t, files), Options: opts,
+		MachineID: "0123456789abcdef0123456789abcdef",
+		RunDir:    "/bundle/rich/run", Launcher: "/bundle/rich/bin/rich-launch", DumbInit: "/bundle/rich/bin/dumb-init",
+		Cgroups: tc.cgroups,
+		Limits: []launch.Rlimit{
+			{Resource: unix.RLIMIT_NOFILE, Soft: 1024, Hard: 4096},
+			{Resource: unix.RLIMIT_CORE, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
+			{Resource: unix.RLIMIT_CPU, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
+		},
+	})
+	if err != nil {
+		return spec, result{Error: err.Error()}
+	}
+	out := result{Init: plan.Init, Halt: int(plan.Halt), Console: plan.Console, Service: plan.Service, Spec: Rewrite(spec, plan)}
+	for _, f := range plan.Files {
+		switch {
+		case f.Link == "/dev/null": // the masked units are a list of their own
+		case f.Link != "":
+			out.Files = append(out.Files, f.Path+" -> "+f.Link)
+		default:
+			out.Files = append(out.Files, fmt.Sprintf("%s %o\n%s", f.Path, f.Mode, f.Data))
+		}
+	}
+	return spec, out
+}
+
+func TestRewriteGolden(t *testing.T) {
+	for _, tc := range rewriteCases {
+		t.Run(tc.name, func(t *testing.T) {
+			_, got := tc.run(t)
+			if isError := got.Error != ""; isError != strings.HasPrefix(tc.name, "error-") {
+				t.Errorf("error: %q", got.Error)
+			}
+			data, err := json.MarshalIndent(got, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = append(data, '\n')
+			golden := filepath.Join("testdata", tc.name+".json")
+			if *update {
+				if err := os.WriteFile(golden, data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(data, want) {
+				t.Errorf("%s differs (go test ./oci -update writes it anew); got\n%s", golden, data)
+			}
+		})
+	}
+}
+
+// Rewrite must change neither its input nor, applied again, anything.
+func TestRewriteIsPure(t *testing.T) {
+	for _, tc := range rewriteCases {
+		before := baseSpec()
+		if tc.change != nil {
+			tc.change(before)
+		}
+		for k, v := range tc.options {
+			before.Annotations[config.Prefix+k] = v
+		}
+		want, _ := json.Marshal(before)
+		spec, _ := tc.run(t)
+		if got, _ := json.Marshal(spec); !bytes.Equal(got, want) {
+			t.Errorf("%s: the input was changed to\n%s", tc.name, got)
+		}
+	}
+}
+
+// Whatever the engine mounts where, ours come after what they lie below and
+// before what lies below them, and exactly one is at the cgroup's place.
+func FuzzRewriteMounts(f *testing.F) {
+	f.Add("/run", "tmpfs", "/run/secrets", "/var/run/x", true)
+	f.Add("/sys/fs/cgroup", "bind", "/run/lock", "/run", false)
+	f.Add("/", "bind", "..", "run/rich/launch", true)
+	f.Fuzz(func(t *testing.T, a, kind, b, c string, systemd bool) {
+		tc := rewriteCase{change: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: a, Type: kind}, bind(b), bind(c))
+		}}
+		if !systemd {
+			tc.options = map[string]string{"init": "dumb-init"}
+		}
+		_, got := tc.run(t)
+		if got.Error != "" {
+			return
+		}
+		if systemd != (got.Init == config.InitSystemd) {
+			t.Fatalf("init %q", got.Init)
+		}
+		launcher := slices.IndexFunc(got.Spec.Mounts, func(m specs.Mount) bool { return strings.HasSuffix(m.Destination, "/rich/launch") })
+		if launcher < 0 {
+			t.Fatal("no launcher")
+		}
+		n := 0
+		for _, m := range got.Spec.Mounts {
+			if filepath.Clean("/"+m.Destination) == "/sys/fs/cgroup" {
+				n++
+			}
+		}
+		if systemd && n != 1 {
+			t.Errorf("%d mounts at the cgroup's place", n)
+		}
+	})
+}
+
+func TestLoadAndStore(t *testing.T) {
+	dir := t.TempDir()
+	spec := baseSpec()
+	data, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a second Create must start from the original again
+		loaded, err := Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := json.Marshal(loaded); !bytes.Equal(got, data) {
+			t.Fatalf("loaded %s", got)
+		}
+		out := Rewrite(loaded, &initmode.Plan{Init: "dumb-init", Process: &specs.Process{Args: []string{"wrapped"}}})
+		if err := Store(dir, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 2 {
+		t.Errorf("left in the bundle: %v", entries)
+	}
+	for _, bad := range []string{"", "{", "[]"} {
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(bad), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(dir); err == nil {
+			t.Errorf("%q: accepted", bad)
+		}
+	}
+}
