@@ -1,0 +1,151 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+bindir := $(DESTDIR)$(PREFIX)/bin
+libexecdir := $(DESTDIR)$(PREFIX)/libexec/containerd-shim-rich
+docdir := $(DESTDIR)$(PREFIX)/share/doc/containerd-shim-rich
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# How long "make fuzz" gives each fuzz target, and the limit of one integration run.
+FUZZTIME ?= 10s
+TEST_TIMEOUT ?= 30m
+# More flags for go test, e.g. make integration TESTFLAGS='-run TestRunBusybox -v'
+TESTFLAGS ?=
+
+shim_tags := netgo osusergo no_grpc seccomp
+shim_ldflags := -s -w -extldflags "-static" -X containerd-shim-rich/shim.Version=$(VERSION)
+launch_ldflags := -s -w
+containerd_tags := no_btrfs no_devmapper no_zfs
+tool_ldflags := -s -w
+
+bin := build/bin
+tools := build/tools
+rootfs := build/rootfs
+images := build/images
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+
+##@ the product
+
+.PHONY: build
+build: $(bin)/dumb-init go-build ## build the shim, the launcher and dumb-init into build/bin
+
+.PHONY: prerequisites
+prerequisites:
+	@scripts/need-go.sh
+	@scripts/need-packages.sh gcc libc6-dev libseccomp-dev pkg-config git ca-certificates
+
+# Go tracks its own inputs, so this always asks it.
+.PHONY: go-build
+go-build: prerequisites
+	@mkdir -p $(bin)
+	@echo "building the shim ($(VERSION)) and the launcher"
+	@CGO_ENABLED=1 go build -trimpath -tags '$(shim_tags)' -ldflags '$(shim_ldflags)' \
+		-o $(bin)/containerd-shim-rich-v2 ./cmd/containerd-shim-rich-v2
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(launch_ldflags)' -o $(bin)/rich-launch ./cmd/rich-launch
+
+$(bin)/dumb-init: scripts/build-dumb-init.sh
+	@scripts/build-dumb-init.sh $@ build/doc/dumb-init.LICENSE
+
+.PHONY: install
+install: build ## install below DESTDIR and PREFIX (/usr/local)
+	install -d $(bindir) $(libexecdir) $(docdir)
+	install -m 0755 $(bin)/containerd-shim-rich-v2 $(bindir)/
+	install -m 0755 $(bin)/rich-launch $(bin)/dumb-init $(libexecdir)/
+	install -m 0644 build/doc/dumb-init.LICENSE $(docdir)/
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	rm -f $(bindir)/containerd-shim-rich-v2
+	rm -rf $(libexecdir) $(docdir)
+
+##@ checks
+
+.PHONY: lint
+lint: $(tools)/golangci-lint prerequisites ## linters, formatting, scripts, module files, tree rules
+	@scripts/lint.sh
+
+.PHONY: unit
+unit: prerequisites ## unit tests, with the race detector
+	@echo "unit tests"
+	@CGO_ENABLED=1 go test -race -tags '$(shim_tags)' $(TESTFLAGS) $$(go list ./... | grep -v '/integration')
+
+.PHONY: integration
+integration: integration-files ## tests against a private containerd with real root file systems (root only)
+	@echo "integration tests"
+	@go test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./integration
+
+.PHONY: test
+test: ## unit tests, then integration tests
+	@if ((EUID != 0)); then echo "make test: the integration tests need root" >&2; exit 1; fi
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory integration
+
+.PHONY: fuzz
+fuzz: prerequisites ## run each fuzz target for FUZZTIME (10s)
+	@scripts/fuzz.sh $(FUZZTIME)
+
+##@ what the integration tests and the demo run on
+
+.PHONY: integration-files
+integration-files: build $(bin)/probe $(tools)/containerd images ## everything the integration tests need, without running them
+
+.PHONY: images
+images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-sid.tar)
+
+# One go build makes both; the recipe runs once for the pair.
+$(tools)/containerd $(tools)/ctr &: integration/tools/containerd/go.mod integration/tools/containerd/go.sum
+	@scripts/need-go.sh
+	@scripts/need-packages.sh gcc libc6-dev ca-certificates
+	@scripts/build-tool.sh integration/tools/containerd $(tools) -tags '$(containerd_tags)' -ldflags '$(tool_ldflags)' tool
+
+$(tools)/golangci-lint: integration/tools/golangci-lint/go.mod integration/tools/golangci-lint/go.sum
+	@scripts/need-go.sh
+	@scripts/need-packages.sh gcc libc6-dev ca-certificates
+	@scripts/build-tool.sh integration/tools/golangci-lint $(tools) tool
+
+$(tools)/mkimage: $(wildcard integration/tools/mkimage/*)
+	@scripts/need-go.sh
+	@scripts/build-tool.sh integration/tools/mkimage $(tools) .
+
+$(bin)/probe: integration/probe/probe.c
+	@scripts/need-packages.sh gcc libc6-dev
+	@mkdir -p $(bin)
+	@gcc -std=gnu11 -static -s -O2 -Wall -Wextra -Werror -o $@.part $< && mv $@.part $@
+
+$(rootfs)/debian-%.tar: integration/rootfs/debian.sh integration/rootfs/debian-%.packages
+	@integration/rootfs/debian.sh $* $@
+
+$(rootfs)/busybox.tar: integration/rootfs/busybox.sh scripts/tar-root.sh
+	@integration/rootfs/busybox.sh $@
+
+$(rootfs)/scratch.tar: integration/rootfs/scratch.sh integration/rootfs/hello.c scripts/tar-root.sh
+	@integration/rootfs/scratch.sh $@
+
+path := PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+config_busybox := -cmd sh -env $(path)
+config_scratch := -entrypoint /hello
+config_debian-bookworm := -cmd bash -env $(path)
+config_debian-sid := -cmd bash -env $(path)
+
+# Root file systems are kept: an image is quickly made again from them.
+.SECONDARY:
+$(images)/%.tar: $(rootfs)/%.tar $(tools)/mkimage
+	@mkdir -p $(images)
+	@echo "making the image localhost/$*:latest"
+	@$(tools)/mkimage -rootfs $< -output $@ -name localhost/$*:latest $(config_$*)
+
+.PHONY: demo
+demo: ## run a Debian image with systemd on a private containerd, and show it (root only)
+	@integration/demo/demo.sh
+
+.PHONY: clean
+clean: ## remove build/, with all that was downloaded and built
+	rm -rf build

@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/typeurl/v2"
+)
+
+// event is one event of containerd about a container.
+type event struct {
+	Topic string
+	// Event is the decoded message, for example *events.TaskExit.
+	Event any
+}
+
+// eventLog collects the events of one container in the order containerd published them.
+type eventLog struct {
+	t    testing.TB
+	lock sync.Mutex
+	all  []event
+	err  error
+}
+
+// subscribe collects the events of the container id from now until the end of the test. Call it before newTask, with withID.
+func subscribe(t testing.TB, id string) *eventLog {
+	t.Helper()
+	ctx, cancel := context.WithCancel(private.context())
+	t.Cleanup(cancel)
+	messages, errs := private.client.Subscribe(ctx, fmt.Sprintf("namespace==%s,topic~=^/tasks/", testNamespace))
+	log := &eventLog{t: t}
+	go func() {
+		for {
+			select {
+			case message := <-messages:
+				decoded, err := typeurl.UnmarshalAny(message.Event)
+				log.add(id, event{Topic: message.Topic, Event: decoded}, err)
+			case err := <-errs:
+				if ctx.Err() == nil {
+					log.add(id, event{}, err)
+				}
+				return
+			}
+		}
+	}()
+	return log
+}
+
+func (l *eventLog) add(id string, e event, err error) {
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	if err != nil {
+		l.err = err
+		return
+	}
+	if about, ok := e.Event.(interface{ GetContainerID() string }); ok && about.GetContainerID() == id {
+		l.all = append(l.all, e)
+	}
+}
+
+// Events returns what came so far.
+func (l *eventLog) Events() []event {
+	l.t.Helper()
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	if l.err != nil {
+		l.t.Fatalf("events: %v", l.err)
+	}
+	return slices.Clone(l.all)
+}
+
+// Topics returns the topics that came so far.
+func (l *eventLog) Topics() []string {
+	l.t.Helper()
+	var topics []string
+	for _, e := range l.Events() {
+		topics = append(topics, e.Topic)
+	}
+	return topics
+}
+
+// Wait waits for the first event of a topic and returns its message.
+func (l *eventLog) Wait(topic string, limit time.Duration) any {
+	l.t.Helper()
+	var found any
+	eventually(l.t, limit, "event "+topic, func() error {
+		for _, e := range l.Events() {
+			if e.Topic == topic {
+				found = e.Event
+				return nil
+			}
+		}
+		return fmt.Errorf("have %v", l.Topics())
+	})
+	return found
+}

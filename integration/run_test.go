@@ -1,0 +1,43 @@
+package integration
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/v2/core/runtime"
+)
+
+func TestRunBusybox(t *testing.T) {
+	compare := snapshotHost(t)
+	got := runTask(t, imageBusybox, 30*time.Second, withInit("none"),
+		withArgs("sh", "-c", "echo out; echo err >&2; exit 3"))
+	if want := (result{Stdout: "out\n", Stderr: "err\n", Code: 3}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	compare()
+}
+
+func TestEventOrder(t *testing.T) {
+	id := newID(t)
+	log := subscribe(t, id)
+	run := startTask(t, imageScratch, withID(id), withInit("none"), withArgs("/hello", "exit", "7"))
+	if code := run.Wait(30 * time.Second); code != 7 {
+		t.Errorf("exit status %d, want 7", code)
+	}
+	if code := run.Delete(); code != 7 {
+		t.Errorf("delete reports %d, want 7", code)
+	}
+	log.Wait(runtime.TaskDeleteEventTopic, 10*time.Second)
+	want := []string{
+		runtime.TaskCreateEventTopic, runtime.TaskStartEventTopic,
+		runtime.TaskExitEventTopic, runtime.TaskDeleteEventTopic,
+	}
+	if got := log.Topics(); !slices.Equal(got, want) {
+		t.Errorf("got events %v, want %v", got, want)
+	}
+	if exit := log.Wait(runtime.TaskExitEventTopic, 0).(*events.TaskExit); exit.ExitStatus != 7 {
+		t.Errorf("the exit event says %d, want 7", exit.ExitStatus)
+	}
+}

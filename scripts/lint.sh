@@ -1,0 +1,54 @@
+#!/bin/bash
+# All checks of the sources. Runs every one, and fails if any of them did.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/need-packages.sh shellcheck
+
+failed=()
+step() {
+	local name=$1 started=$SECONDS
+	shift
+	echo "lint: $name"
+	"$@" || failed+=("$name")
+	echo "lint: $name took $((SECONDS - started)) s"
+}
+
+# Files that git tracks or would track, so that a new file is checked before it is committed.
+files() {
+	local file
+	while IFS= read -r -d '' file; do
+		[[ ! -f $file ]] || printf '%s\0' "$file"
+	done < <(git ls-files -z --cached --others --exclude-standard -- "$@")
+}
+check_shell() { files '*.sh' '.ci/*' | xargs -0 -r shellcheck --external-sources; }
+check_format() {
+	local unformatted
+	unformatted=$(files '*.go' | xargs -0 -r gofmt -l)
+	[[ -z $unformatted ]] || { printf 'not formatted by gofmt:\n%s\n' "$unformatted"; return 1; }
+}
+# The modules that only name tools are left out: tidying them would download the tests of all their dependencies.
+check_modules() {
+	local ok=0 module
+	while IFS= read -r -d '' module; do
+		! grep -q '^tool' "$module" || continue
+		(cd "$(dirname "$module")" && go mod verify && go mod tidy -diff) || {
+			echo "in $module"
+			ok=1
+		}
+	done < <(files 'go.mod' '*/go.mod')
+	return "$ok"
+}
+check_mkimage() { (cd integration/tools/mkimage && go vet ./...); }
+
+step "tree" scripts/check-tree.sh
+step "shellcheck" check_shell
+step "gofmt" check_format
+step "modules" check_modules
+step "go vet of mkimage" check_mkimage
+step "golangci-lint" build/tools/golangci-lint run ./...
+
+if ((${#failed[@]})); then
+	printf 'lint: failed: %s\n' "${failed[@]}" >&2
+	exit 1
+fi
