@@ -2,10 +2,12 @@ package shim
 
 import (
 	"context"
+	"fmt"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 )
 
@@ -15,6 +17,11 @@ func (s *service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsRespon
 	c, err := s.container(r.ID)
 	if err != nil {
 		return nil, toRPC(err)
+	}
+	// After a restart containerd takes an empty list as a sign that the shim
+	// has nothing to keep, and would lose a task that ended meanwhile.
+	if c.init.current() == tasktypes.Status_STOPPED {
+		return nil, toRPC(fmt.Errorf("container %s has ended: %w", c.id, errdefs.ErrFailedPrecondition))
 	}
 	pids, err := c.lc.Processes()
 	if err != nil {

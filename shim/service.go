@@ -45,9 +45,11 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 	}, nil
 }
 
-// RegisterTTRPC makes the service known to the server.
+// RegisterTTRPC makes the service known to the server, for all versions of
+// containerd.
 func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
 	task.RegisterTTRPCTaskService(server, s)
+	s.registerV2(server)
 	return nil
 }
 

@@ -29,6 +29,12 @@ func main() {
 		fmt.Println("containerd-shim-rich-v2", shim.Version)
 		return
 	}
+	if done, err := shim.StartLegacy(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", shim.RuntimeName, err)
+		os.Exit(1)
+	} else if done {
+		return
+	}
 	containerd.RunShim(context.Background(), shim.NewManager(), func(c *containerd.Config) {
 		// Every process is waited for by its owner: a reaper that waits
 		// for any child would steal libcontainer's.

@@ -1,0 +1,201 @@
+package shim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func makeFifos(t *testing.T, names ...string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	var out []string
+	for _, n := range names {
+		path := filepath.Join(dir, n)
+		if err := unix.Mkfifo(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, path)
+	}
+	return out
+}
+
+// readAll reads a fifo to its end, as a client does: opening it waits for
+// the other end.
+func readAll(t *testing.T, path string) <-chan []byte {
+	t.Helper()
+	out := make(chan []byte, 1)
+	go func() {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+		}
+		out <- data
+	}()
+	return out
+}
+
+func TestStdioFifos(t *testing.T) {
+	paths := makeFifos(t, "in", "out", "err")
+	stdout, stderr := readAll(t, paths[1]), readAll(t, paths[2])
+	o, err := openStdio(context.Background(), streams{stdin: paths[0], stdout: paths[1], stderr: paths[2]}, loggerInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As the client does: write, close, and say so by CloseIO.
+	client, err := os.OpenFile(paths[0], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.WriteString("input"); err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	o.closeStdin()
+	in, err := io.ReadAll(o.files[0])
+	if err != nil || string(in) != "input" {
+		t.Errorf("stdin: %q, %v", in, err)
+	}
+	for i, text := range []string{"", "output", "error"} {
+		if text != "" {
+			if _, err := o.files[i].WriteString(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	o.finish()
+	if got := <-stdout; string(got) != "output" {
+		t.Errorf("stdout: %q", got)
+	}
+	if got := <-stderr; string(got) != "error" {
+		t.Errorf("stderr: %q", got)
+	}
+}
+
+// Without CloseIO, stdin stays open when a client goes: another may come.
+func TestStdioKeepsStdin(t *testing.T) {
+	paths := makeFifos(t, "in")
+	o, err := openStdio(context.Background(), streams{stdin: paths[0]}, loggerInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	for _, text := range []string{"first", "second"} {
+		client, err := os.OpenFile(paths[0], os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		buf := make([]byte, 16)
+		n, err := o.files[0].Read(buf)
+		if err != nil || string(buf[:n]) != text {
+			t.Errorf("got %q, %v; want %q", buf[:n], err, text)
+		}
+	}
+}
+
+func TestStdioWithoutReader(t *testing.T) {
+	paths := makeFifos(t, "out")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := openStdio(ctx, streams{stdout: paths[0]}, loggerInfo{})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStdioFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for range 2 {
+		o, err := openStdio(context.Background(), streams{stdout: "file://" + path, stderr: "file://" + path}, loggerInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range o.files[1:] {
+			if _, err := f.WriteString("line\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.finish()
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "line\nline\nline\nline\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestStdioBadScheme(t *testing.T) {
+	if _, err := openStdio(context.Background(), streams{stdout: "http://x/y"}, loggerInfo{}); err == nil {
+		t.Error("accepted")
+	}
+}
+
+// A logging program gets both streams, is told whose they are, and may end
+// after it has read everything.
+func TestStdioBinary(t *testing.T) {
+	dir := t.TempDir()
+	program, result := filepath.Join(dir, "logger"), filepath.Join(dir, "result")
+	script := "#!/bin/sh\n" +
+		"exec 5>&-\n" +
+		"{ echo \"$CONTAINER_ID $CONTAINER_NAMESPACE $*\"; cat <&3; cat <&4; } > " + result + ".tmp\n" +
+		"mv " + result + ".tmp " + result + "\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o, err := openStdio(context.Background(), streams{stdout: "binary://" + program + "?key=value&flag", stderr: "binary://" + program}, loggerInfo{"id", "ns"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range o.files[1:] {
+		if _, err := f.WriteString(f.Name() + "\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.finish()
+	want := "id ns flag key value\npipe\npipe\n"
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		got, err := os.ReadFile(result)
+		if err == nil {
+			if string(got) != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the program did not finish")
+		}
+	}
+}
+
+func TestBoundedLog(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	l := &boundedLog{file: f, limit: 100}
+	var all []byte
+	for i := range 200 {
+		line := []byte{byte('a' + i%26), '\n'}
+		all = append(all, line...)
+		if _, err := l.Write(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) > 100 || len(got) < 50 || !bytes.HasSuffix(all, got) {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
+}
