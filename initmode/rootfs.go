@@ -17,8 +17,6 @@ const (
 	maxLinks = 40
 	// maxInit bounds how much of a supposed init is read, in bytes.
 	maxInit = 64 << 20
-	// maxScript bounds how much of a text file of the image is read, in bytes.
-	maxScript = 1 << 20
 )
 
 // errEscape says that a link climbs above the root file system.

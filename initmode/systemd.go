@@ -51,11 +51,7 @@ func (s systemd) plan(req *Request, p *Plan) error {
 	p.PrivateCgroup = true
 	process := *req.Spec.Process
 	process.Env = s.env(req, at)
-	unit := "--unit=rich.target"
-	if s.own {
-		// The default target is what this image's CMD means to boot.
-		unit = ""
-	} else {
+	if !s.own {
 		if p.Service, err = record(req); err != nil {
 			return err
 		}
@@ -72,7 +68,7 @@ func (s systemd) plan(req *Request, p *Plan) error {
 		// In a container the arguments are read like the kernel's command
 		// line (systemd(1)): a left-over /etc/fstab of an image made for
 		// machines would send the boot into emergency mode.
-		process.Args = []string{s.found.path, unit, "fstab=no", "systemd.show_status=1"}
+		process.Args = []string{s.found.path, "--unit=rich.target", "fstab=no", "systemd.show_status=1"}
 	}
 	p.Process = &process
 	p.Files = append(p.Files,

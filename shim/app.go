@@ -43,7 +43,8 @@ type app struct {
 	record   launch.Record
 	stdio    *stdio
 	isStop   func(syscall.Signal) bool
-	halt     func() // asks the init for an orderly shutdown
+	halt     func()       // asks the init for an orderly shutdown
+	kill     func() error // ends the init at once
 	log      *log.Entry
 	listener *net.UnixListener
 	slots    chan struct{}
@@ -166,9 +167,18 @@ func (a *app) serveEvent(conn *launch.Conn) error {
 	if !ok {
 		return fmt.Errorf("unexpected %T", m)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.reboot = event.Name == "reboot"
+	switch event.Name {
+	case "reboot":
+		a.mu.Lock()
+		a.reboot = true
+		a.mu.Unlock()
+	case "halted":
+		// This init stays although everything is down: it may not call
+		// reboot(2).
+		return a.kill()
+	default:
+		return fmt.Errorf("unknown event %q", event.Name)
+	}
 	return nil
 }
 

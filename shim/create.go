@@ -332,6 +332,7 @@ func (c *container) startService(uid, gid int) error {
 		stdio:  c.init.io,
 		isStop: c.isStop,
 		halt:   c.halt,
+		kill:   func() error { return c.lc.Signal(unix.SIGKILL) },
 		log:    c.log,
 	}
 	if err := c.app.listen(c.bundle.path(runDir), uid, gid); err != nil {

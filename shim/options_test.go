@@ -31,7 +31,8 @@ func TestParseOptions(t *testing.T) {
 		{
 			"CRI",
 			&runtimeoptions.Options{ConfigBody: []byte("SystemdCgroup = true\n[rich]\ninit = \"systemd\"\nstop-signal = 3\n")},
-			handlerOptions{systemdCgroup: true, rich: map[string]string{"init": "systemd", "stop-signal": "3"}}, "",
+			handlerOptions{systemdCgroup: true, rich: map[string]string{"init": "systemd", "stop-signal": "3"}},
+			"",
 		},
 		{"file", &runtimeoptions.Options{ConfigPath: file}, handlerOptions{noPivotRoot: true}, ""},
 		{"no file", &runtimeoptions.Options{ConfigPath: "/nowhere"}, handlerOptions{}, "ConfigPath"},

@@ -49,7 +49,7 @@ func (c *container) update(change *anypb.Any) error {
 	}
 	own := *cfg.Cgroups
 	resources := *cgroup.Resources
-	resources.Devices = own.Resources.Devices
+	resources.Devices = own.Devices
 	own.Resources = &resources
 	cfg.Cgroups = &own
 	if err := c.lc.Set(cfg); err != nil {
