@@ -13,8 +13,8 @@ func (s *service) CloseIO(_ context.Context, r *task.CloseIORequest) (*emptypb.E
 	if err != nil {
 		return nil, toRPC(err)
 	}
-	if r.Stdin && p.io != nil {
-		p.io.closeStdin()
+	if streams := p.stdio(); r.Stdin && streams != nil {
+		streams.closeStdin()
 	}
 	return empty, nil
 }

@@ -293,7 +293,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		proc:    proc,
 		done:    make(chan struct{}),
 	}
-	if c.init.io, err = openStdio(ctx, c.init.streams, loggerInfo{r.ID, namespace}); err != nil {
+	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}); err != nil {
 		return err
 	}
 	cfg := c.lc.Config()

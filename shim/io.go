@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,10 +28,12 @@ type streams struct {
 // before its exit is known.
 type stdio struct {
 	files  [3]*os.File // the process's ends; nil is /dev/null
-	stdin  *os.File    // a writer of ours that keeps stdin open until CloseIO
 	keep   []io.Closer // closed when the process has ended
 	logger *logger     // the process that binary:// names
 	tty    *terminal   // in place of files if there is a terminal
+
+	mu    sync.Mutex
+	stdin *os.File // a writer of ours that keeps stdin open until CloseIO
 }
 
 // openStdio opens the streams. It waits for the readers of fifos to appear,
@@ -190,10 +193,12 @@ func (o *stdio) release() {
 
 // closeStdin lets the process see the end of its input.
 func (o *stdio) closeStdin() {
+	o.mu.Lock()
 	if o.stdin != nil {
 		o.stdin.Close()
 		o.stdin = nil
 	}
+	o.mu.Unlock()
 	if o.tty != nil {
 		o.tty.closeStdin()
 	}

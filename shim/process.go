@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -24,14 +25,33 @@ type process struct {
 	streams streams
 	spec    *specs.Process
 	proc    *libcontainer.Process
-	io      *stdio
 	done    chan struct{} // closed when the end has been announced
 
 	mu     sync.Mutex
+	io     *stdio // nil until the process is being started
 	state  tasktypes.Status
 	pid    int
 	status uint32
 	at     time.Time // of the end
+}
+
+// open connects the streams of a process that is about to be started.
+func (p *process) open(ctx context.Context, info loggerInfo) error {
+	io, err := openStdio(ctx, p.streams, info)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.io = io
+	p.mu.Unlock()
+	return nil
+}
+
+// stdio returns the streams, or nil if the process has never been started.
+func (p *process) stdio() *stdio {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.io
 }
 
 func (p *process) started(pid int, state tasktypes.Status) {

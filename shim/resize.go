@@ -16,13 +16,14 @@ func (s *service) ResizePty(_ context.Context, r *task.ResizePtyRequest) (*empty
 	if err != nil {
 		return nil, toRPC(err)
 	}
-	if p.io == nil || p.io.tty == nil {
+	streams := p.stdio()
+	if streams == nil || streams.tty == nil {
 		if p.streams.terminal {
 			return nil, toRPC(fmt.Errorf("resize: the process is not started: %w", errdefs.ErrFailedPrecondition))
 		}
 		return empty, nil
 	}
-	if err := p.io.tty.resize(uint16(min(r.Height, math.MaxUint16)), uint16(min(r.Width, math.MaxUint16))); err != nil {
+	if err := streams.tty.resize(uint16(min(r.Height, math.MaxUint16)), uint16(min(r.Width, math.MaxUint16))); err != nil {
 		return nil, toRPC(fmt.Errorf("resize: %w", err))
 	}
 	return empty, nil

@@ -74,7 +74,7 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	if p.proc, err = newLibcontainerProcess(p.spec); err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
-	if p.io, err = openStdio(ctx, p.streams, loggerInfo{c.id, namespace}); err != nil {
+	if err := p.open(ctx, loggerInfo{c.id, namespace}); err != nil {
 		return err
 	}
 	defer func() {
