@@ -19,7 +19,7 @@ TESTFLAGS ?=
 
 shim_tags := netgo osusergo no_grpc seccomp
 shim_ldflags := -s -w -extldflags "-static" -X containerd-shim-rich/shim.Version=$(VERSION)
-launch_ldflags := -s -w
+launch_ldflags := -s -w -X main.version=$(VERSION)
 containerd_tags := no_btrfs no_devmapper no_zfs
 tool_ldflags := -s -w
 

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"os"
+	"time"
+
+	"containerd-shim-rich/launch"
+)
+
+// eventTimeout is the most a shutdown may be held up by a shim that does not
+// answer.
+const eventTimeout = 3 * time.Second
+
+// event tells the shim what the init is about to do. It always succeeds: the
+// init runs it on its way down, where a failed command could only do harm.
+// There is no answer to wait for, what was sent can be read after the sender
+// is gone.
+func event(name string) int {
+	time.AfterFunc(eventTimeout, func() { os.Exit(0) })
+	file, err := launch.Dial(socketPath)
+	if err != nil {
+		return 0
+	}
+	conn := launch.NewConn(file, launch.MaxFromShim)
+	if conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleEvent}) == nil {
+		_ = conn.Send(launch.Event{Name: name})
+	}
+	conn.Close()
+	return 0
+}

@@ -1,0 +1,70 @@
+// Command rich-launch is what the init of a rich container runs. It is bound
+// read-only into the container as /run/rich/launch and needs nothing there but
+// /proc: no C library, no shell, no /etc.
+//
+//	launch app            run the image's own command (the CMD) for the shim
+//	launch event NAME     tell the shim what the init is about to do
+//	launch run -- ARG...  become a program, without the shim (dumb-init mode)
+//	launch version        print the version
+package main
+
+import (
+	"os"
+	"runtime"
+)
+
+// version and socketPath are set when the launcher is built, with -X.
+var (
+	version = "devel"
+	// socketPath is where the shim's socket is in the container. It is no
+	// flag and no environment variable: the container's own environment must
+	// not decide whom the launcher obeys.
+	socketPath = "/run/rich/shim.sock"
+)
+
+const usage = `usage: launch app
+       launch event NAME
+       launch run [--] ARG...
+       launch version
+`
+
+// Exit codes beside the CMD's own.
+const (
+	exitUsage    = 2
+	exitLauncher = 125 // the launcher itself failed, before there was a CMD
+	exitCannot   = 126 // the program cannot be executed
+	exitNotFound = 127 // there is no such program
+)
+
+func init() {
+	// Signal masks, credentials, capabilities and scheduling belong to a
+	// thread. The main goroutine has to stay on the main thread, whose
+	// attributes an exec keeps and a fork hands down.
+	runtime.LockOSThread()
+}
+
+func main() { os.Exit(dispatch(os.Args[1:])) }
+
+func dispatch(args []string) int {
+	switch {
+	case len(args) == 1 && args[0] == "app":
+		return app()
+	case len(args) == 1 && args[0] == stageTwo:
+		return execStage()
+	case len(args) == 2 && args[0] == "event":
+		return event(args[1])
+	case len(args) > 1 && args[0] == "run":
+		return run(args[1:])
+	case len(args) == 1 && args[0] == "version":
+		os.Stdout.WriteString(version + "\n")
+		return 0
+	}
+	os.Stderr.WriteString(usage)
+	return exitUsage
+}
+
+// complain writes a reason as one line, in one write so that nothing comes
+// between its parts.
+func complain(w *os.File, reason string) {
+	_, _ = w.WriteString("rich: " + reason + "\n")
+}

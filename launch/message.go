@@ -1,0 +1,198 @@
+package launch
+
+import "fmt"
+
+// Version is the protocol's version, told in Hello. The launcher and the shim
+// are installed together, so a difference means a broken installation.
+const Version = 1
+
+// Frame sizes, in bytes of body, a receiver should allow its peer.
+const (
+	MaxFromShim      = 8 << 20  // Start holds an argv and an environment
+	MaxFromContainer = 64 << 10 // a name or a reason at most
+)
+
+// The roles of Hello.
+const (
+	RoleApp   = "app"   // runs the CMD; expects Start or Refuse
+	RoleEvent = "event" // tells one Event and closes
+)
+
+// Message is one of Hello, Event, Start, Refuse, Started, Failed, Console,
+// Signal and Exited.
+type Message interface {
+	kind() kind
+	encode(e *encoder)
+}
+
+type kind uint8
+
+const (
+	kindHello kind = iota + 1
+	kindEvent
+	kindStart
+	kindRefuse
+	kindStarted
+	kindFailed
+	kindConsole
+	kindSignal
+	kindExited
+)
+
+// files is how many descriptors may come with a message of this kind.
+func (k kind) files() int {
+	switch k {
+	case kindStart:
+		return 3
+	case kindConsole:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// Hello is the first message on every connection. Container to shim.
+type Hello struct {
+	Version uint16
+	Role    string
+}
+
+// Event tells that the container's init is about to do something the shim
+// should know of: "reboot", "poweroff", "halt". Container to shim.
+type Event struct {
+	Name string
+}
+
+// Start orders the CMD to be started. With it come stdin, stdout and stderr,
+// in this order, or no descriptor if Record.Terminal is set. The descriptors
+// are put into blocking mode, as runc's are. Shim to container.
+type Start struct {
+	Record Record
+}
+
+// Refuse answers a Hello whose sender may not start anything, for instance
+// because the CMD has ended for good. Shim to container.
+type Refuse struct {
+	Reason string
+}
+
+// Started reports that the CMD has been exec'ed. PID is its id in the
+// container's pid namespace and always positive. Container to shim.
+type Started struct {
+	PID int32
+}
+
+// Failed reports that the CMD could not be exec'ed. Code is 127 if the program
+// was not found and 126 for everything else, as a POSIX shell has it; Reason
+// names the program. Nothing follows it. Container to shim.
+type Failed struct {
+	Code   uint32
+	Reason string
+}
+
+// Console brings one descriptor, the master of the CMD's terminal, before the
+// CMD starts. A hostile container can send any descriptor at all: the receiver
+// has to check what it got. Container to shim.
+type Console struct{}
+
+// Signal orders a signal to be sent to the CMD, and to it alone. Number is
+// between 1 and 64. Shim to container.
+type Signal struct {
+	Number int
+}
+
+// Exited reports how the CMD ended. Status is what [ExitStatus] gives, at most
+// 255. Requested is true if the init had told the launcher to stop. Nothing
+// follows it. Container to shim.
+type Exited struct {
+	Status    uint32
+	Requested bool
+}
+
+func (Hello) kind() kind   { return kindHello }
+func (Event) kind() kind   { return kindEvent }
+func (Start) kind() kind   { return kindStart }
+func (Refuse) kind() kind  { return kindRefuse }
+func (Started) kind() kind { return kindStarted }
+func (Failed) kind() kind  { return kindFailed }
+func (Console) kind() kind { return kindConsole }
+func (Signal) kind() kind  { return kindSignal }
+func (Exited) kind() kind  { return kindExited }
+
+func (m Hello) encode(e *encoder) {
+	e.uint16(m.Version)
+	e.string(m.Role)
+}
+
+func (m Event) encode(e *encoder)   { e.string(m.Name) }
+func (m Start) encode(e *encoder)   { m.Record.encode(e) }
+func (m Refuse) encode(e *encoder)  { e.string(m.Reason) }
+func (m Started) encode(e *encoder) { e.int32(m.PID) }
+
+func (m Failed) encode(e *encoder) {
+	e.uint32(m.Code)
+	e.string(m.Reason)
+}
+
+func (Console) encode(*encoder)    {}
+func (m Signal) encode(e *encoder) { e.int(m.Number) }
+
+func (m Exited) encode(e *encoder) {
+	e.uint32(m.Status)
+	e.bool(m.Requested)
+}
+
+// maxStatus is the greatest exit status: a signal's number is at most 64 and
+// an exit code has 8 bits.
+const maxStatus = 255
+
+// validSignal tells whether n is a signal's number; NSIG is 64 on all
+// architectures but MIPS.
+func validSignal(n int) bool { return n >= 1 && n <= 64 }
+
+func decodeMessage(k kind, body []byte) (Message, error) {
+	d := decoder{s: string(body)}
+	var m Message
+	switch k {
+	case kindHello:
+		m = Hello{Version: d.uint16(), Role: d.string()}
+	case kindEvent:
+		m = Event{Name: d.string()}
+	case kindStart:
+		m = Start{Record: decodeRecord(&d)}
+	case kindRefuse:
+		m = Refuse{Reason: d.string()}
+	case kindStarted:
+		s := Started{PID: d.int32()}
+		if s.PID < 1 {
+			d.fail("a process id out of range")
+		}
+		m = s
+	case kindFailed:
+		f := Failed{Code: d.uint32(), Reason: d.string()}
+		if f.Code > maxStatus {
+			d.fail("an exit status out of range")
+		}
+		m = f
+	case kindConsole:
+		m = Console{}
+	case kindSignal:
+		s := Signal{Number: d.int()}
+		if !validSignal(s.Number) {
+			d.fail("a signal number out of range")
+		}
+		m = s
+	case kindExited:
+		x := Exited{Status: d.uint32(), Requested: d.bool()}
+		if x.Status > maxStatus {
+			d.fail("an exit status out of range")
+		}
+		m = x
+	default:
+		return nil, fmt.Errorf("%w: type %d", ErrMalformed, k)
+	}
+	if err := d.end(); err != nil {
+		return nil, fmt.Errorf("message of type %d: %w", k, err)
+	}
+	return m, nil
+}

@@ -1,0 +1,84 @@
+package launch
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+)
+
+var messages = []Message{
+	Hello{Version: Version, Role: RoleApp},
+	Event{Name: "reboot"},
+	Start{Record: fullRecord()},
+	Refuse{Reason: "it has ended"},
+	Started{PID: 42},
+	Failed{Code: 127, Reason: `exec "foo": executable file not found in $PATH`},
+	Console{},
+	Signal{Number: 64},
+	Exited{Status: 255, Requested: true},
+}
+
+func encode(m Message) []byte {
+	var e encoder
+	m.encode(&e)
+	return e.b
+}
+
+func TestMessageRoundTrip(t *testing.T) {
+	for _, want := range messages {
+		got, err := decodeMessage(want.kind(), encode(want))
+		if err != nil {
+			t.Errorf("%T: %v", want, err)
+		} else if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+func TestMessageRefuses(t *testing.T) {
+	for name, m := range map[string]Message{
+		"process 0":     Started{},
+		"process -1":    Started{PID: -1},
+		"signal 0":      Signal{},
+		"signal 65":     Signal{Number: 65},
+		"signal -1":     Signal{Number: -1},
+		"status 256":    Exited{Status: 256},
+		"exit code 256": Failed{Code: 256},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := decodeMessage(m.kind(), encode(m)); !errors.Is(err, ErrMalformed) {
+				t.Errorf("got %+v, %v, want ErrMalformed", got, err)
+			}
+		})
+	}
+	t.Run("an unknown type", func(t *testing.T) {
+		for _, k := range []kind{0, kindExited + 1, 255} {
+			if got, err := decodeMessage(k, nil); !errors.Is(err, ErrMalformed) {
+				t.Errorf("type %d: got %+v, %v, want ErrMalformed", k, got, err)
+			}
+		}
+	})
+}
+
+func FuzzMessage(f *testing.F) {
+	for _, m := range messages {
+		if _, ok := m.(Start); ok {
+			m = Start{}
+		}
+		f.Add(uint8(m.kind()), encode(m))
+	}
+	f.Add(uint8(0), []byte("garbage"))
+	f.Fuzz(func(t *testing.T, k uint8, body []byte) {
+		m, err := decodeMessage(kind(k), body)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("error %v, want ErrMalformed", err)
+			}
+			return
+		}
+		if got := encode(m); uint8(m.kind()) != k || !bytes.Equal(got, body) {
+			t.Errorf("type %d, %x became type %d, %x", k, body, m.kind(), got)
+		}
+	})
+}
