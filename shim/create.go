@@ -320,8 +320,10 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	}
 	c.init.started(pid, tasktypes.Status_CREATED)
 	// Read before systemd moves itself to a cgroup of its own.
-	c.metrics, err = newMetrics(pid)
-	return err
+	if c.metrics, err = newMetrics(pid); err != nil {
+		c.log.WithError(err).Warn("there will be no metrics")
+	}
+	return nil
 }
 
 // startService starts an init that runs the CMD as a service: the task's

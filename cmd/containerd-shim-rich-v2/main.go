@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 
 	containerd "github.com/containerd/containerd/v2/pkg/shim"
@@ -21,6 +22,12 @@ func init() {
 	if len(os.Args) > 1 && os.Args[1] == "init" {
 		libcontainer.Init()
 	}
+	// libcontainer has goroutines that enter a container's mount namespace
+	// and then leave their thread to be destroyed. Go cannot do that to the
+	// main thread: it would stay in the container for good, and with it
+	// /proc/self, which is the main thread's view. So main keeps that thread
+	// to itself.
+	runtime.LockOSThread()
 }
 
 func main() {
