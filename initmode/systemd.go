@@ -300,9 +300,8 @@ func (s systemd) mounts(req *Request, p *Plan, at string) error {
 		return err
 	}
 	p.Mounts = append(p.Mounts, tmpfs("/run", "755", size, copyup))
-	if m := p.mounted(req, "/run"); m == nil || m.Type == "tmpfs" {
-		p.Mounts = append(p.Mounts, tmpfs("/run/lock", "1777", 5<<20, false))
-	}
+	// Debian's systemd gives up if it has to mount this itself and may not.
+	p.Mounts = append(p.Mounts, tmpfs("/run/lock", "1777", 5<<20, false))
 	if req.Rootfs.IsDir("/var/run") {
 		// On a machine this is a link to /run, so services expect what
 		// they leave there to be gone at the next start.
