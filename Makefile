@@ -27,6 +27,7 @@ bin := build/bin
 tools := build/tools
 rootfs := build/rootfs
 images := build/images
+suites := build/suites
 
 .PHONY: help
 help: ## show this list
@@ -91,6 +92,25 @@ test: ## unit tests, then integration tests
 .PHONY: fuzz
 fuzz: prerequisites ## run each fuzz target for FUZZTIME (10s)
 	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: suites
+suites: build $(tools)/containerd $(suites)/programs/critest $(suites)/programs/registry $(suites)/images/images.json ## critest and containerd's client tests, on the stock shim and on ours (root only; RUNS, FORCE, FOCUS, OURS)
+	@CGO_ENABLED=0 go build -o $(suites)/compare ./integration/suites/compare
+	@integration/suites/suites.sh build
+
+$(suites)/programs/critest: integration/suites/programs.sh
+	@scripts/need-go.sh
+	@integration/suites/programs.sh $(suites)/programs
+
+$(suites)/programs/registry: $(wildcard integration/tools/registry/*)
+	@scripts/need-go.sh
+	@scripts/build-tool.sh integration/tools/registry $(suites)/programs .
+
+$(suites)/busybox: integration/suites/busybox.sh
+	@integration/suites/busybox.sh $@
+
+$(suites)/images/images.json: $(suites)/busybox $(addprefix integration/suites/,images.sh images.json pause.c nonewprivs.c)
+	@integration/suites/images.sh $< $(@D)
 
 ##@ what the integration tests and the demo run on
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -27,12 +28,13 @@ func app() int {
 	if !slices.Equal(os.Environ(), runtimeEnv) {
 		return restart()
 	}
+	setName("rich-launch")
 	signals, err := catchSignals()
 	if err != nil {
 		complain(os.Stderr, err.Error())
 		return exitLauncher
 	}
-	file, err := launch.Dial(socketPath)
+	file, err := launch.Dial(socket())
 	if err != nil {
 		complain(os.Stderr, err.Error())
 		return exitLauncher
@@ -81,6 +83,15 @@ func restart() int {
 	err := execve("/proc/self/exe", os.Args, runtimeEnv)
 	complain(os.Stderr, fmt.Sprintf("exec /proc/self/exe: %v", err))
 	return exitLauncher
+}
+
+// setName gives the process the name that ps shows (PR_SET_NAME, cut to 15
+// bytes): having started itself again from /proc/self/exe it is called "exe".
+func setName(name string) {
+	b, err := unix.BytePtrFromString(name)
+	if err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(b)), 0, 0, 0)
+	}
 }
 
 // command is a CMD that runs.

@@ -17,7 +17,7 @@ const eventTimeout = 3 * time.Second
 // is gone.
 func event(name string) int {
 	time.AfterFunc(eventTimeout, func() { os.Exit(0) })
-	file, err := launch.Dial(socketPath)
+	file, err := launch.Dial(socket())
 	if err != nil {
 		return 0
 	}

@@ -1,6 +1,6 @@
 // Command rich-launch is what the init of a rich container runs. It is bound
-// read-only into the container as /run/rich/launch and needs nothing there but
-// /proc: no C library, no shell, no /etc.
+// read-only into the container as /run/rich/launch, beside the shim's socket,
+// and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
 //	launch app            run the image's own command (the CMD) for the shim
 //	launch event NAME     tell the shim what the init is about to do
@@ -10,16 +10,18 @@ package main
 
 import (
 	"os"
+	"path"
 	"runtime"
 )
 
 // version and socketPath are set when the launcher is built, with -X.
 var (
 	version = "devel"
-	// socketPath is where the shim's socket is in the container. It is no
-	// flag and no environment variable: the container's own environment must
-	// not decide whom the launcher obeys.
-	socketPath = "/run/rich/shim.sock"
+	// socketPath is where the shim's socket is in the container; empty
+	// stands for beside the launcher, by the path that the init starts it
+	// with. It is no environment variable: the container's own environment
+	// must not decide whom the launcher obeys.
+	socketPath string
 )
 
 const usage = `usage: launch app
@@ -41,6 +43,14 @@ func init() {
 	// thread. The main goroutine has to stay on the main thread, whose
 	// attributes an exec keeps and a fork hands down.
 	runtime.LockOSThread()
+}
+
+// socket returns where the shim listens.
+func socket() string {
+	if socketPath != "" {
+		return socketPath
+	}
+	return path.Join(path.Dir(os.Args[0]), "shim.sock")
 }
 
 func main() { os.Exit(dispatch(os.Args[1:])) }

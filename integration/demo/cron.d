@@ -1,0 +1,1 @@
+* * * * * root logger -t demo "a cron job ran as $(id -un)"
