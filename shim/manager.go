@@ -33,6 +33,9 @@ var groupAnnotations = []string{
 	"io.kubernetes.cri.sandbox-id",
 }
 
+// addressFile tells a shim, in its working directory, where it listens.
+const addressFile = "address"
+
 // manager starts, describes and cleans up after shims. containerd runs it
 // as a process of its own each time.
 type manager struct{}
@@ -79,10 +82,10 @@ func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *b
 			err = errors.Join(err, containerd.RemoveSocket(result.Address))
 		}
 	}()
-	// At its end the library removes the socket that this file names. (By
-	// itself it would only find the one of a group called like its first
-	// container.)
-	if err := os.WriteFile("address", []byte(result.Address), 0o600); err != nil {
+	// At its end the shim removes the socket that this file names. (The
+	// library by itself would only find the one of a group called like its
+	// first container.)
+	if err := os.WriteFile(addressFile, []byte(result.Address), 0o600); err != nil {
 		return nil, err
 	}
 	if err := spawn(ctx, params, listener); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	containerd "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
@@ -37,6 +38,13 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		return nil, fmt.Errorf("connect to containerd's events: %w", err)
 	}
 	sd.RegisterCallback(ev.close)
+	// The library removes the socket as well, but reads its address only
+	// then, and by that time containerd may have removed the bundle.
+	socket, err := containerd.ReadAddress(addressFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the shim's own address: %w", err)
+	}
+	sd.RegisterCallback(func(context.Context) error { return containerd.RemoveSocket(socket) })
 	return &service{
 		namespace:  namespace,
 		events:     ev,
