@@ -118,7 +118,8 @@ $(suites)/images/images.json: $(suites)/busybox $(addprefix integration/suites/,
 integration-files: build $(bin)/probe $(tools)/containerd images ## everything the integration tests need, without running them
 
 .PHONY: images
-images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-sid.tar)
+images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-sid.tar \
+	init-busybox.tar init-alpine.tar init-openrc.tar debian-bookworm-sysvinit.tar debian-bookworm-runit.tar)
 
 # One go build makes both; the recipe runs once for the pair.
 $(tools)/containerd $(tools)/ctr &: integration/tools/containerd/go.mod integration/tools/containerd/go.sum
@@ -146,6 +147,12 @@ $(rootfs)/debian-%.tar: integration/rootfs/debian.sh integration/rootfs/debian-%
 $(rootfs)/busybox.tar: integration/rootfs/busybox.sh scripts/tar-root.sh
 	@integration/rootfs/busybox.sh $@
 
+$(rootfs)/init-busybox.tar: $(rootfs)/busybox.tar integration/rootfs/inits.sh
+	@integration/rootfs/inits.sh busybox $< $@
+
+$(rootfs)/init-alpine.tar $(rootfs)/init-openrc.tar: $(rootfs)/init-%.tar: $(rootfs)/debian-bookworm-openrc.tar integration/rootfs/inits.sh
+	@integration/rootfs/inits.sh $* $< $@
+
 $(rootfs)/scratch.tar: integration/rootfs/scratch.sh integration/rootfs/hello.c scripts/tar-root.sh
 	@integration/rootfs/scratch.sh $@
 
@@ -154,6 +161,11 @@ config_busybox := -cmd sh -env $(path)
 config_scratch := -entrypoint /hello
 config_debian-bookworm := -cmd bash -env $(path)
 config_debian-sid := -cmd bash -env $(path)
+config_debian-bookworm-sysvinit := -cmd bash -env $(path)
+config_debian-bookworm-runit := -cmd bash -env $(path)
+config_init-busybox := -cmd sh -env $(path)
+config_init-alpine := -cmd sh -env $(path)
+config_init-openrc := -cmd bash -env $(path)
 
 # Root file systems are kept: an image is quickly made again from them.
 .SECONDARY:

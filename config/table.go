@@ -46,7 +46,7 @@ var Table = []Option{
 		Name:    "init",
 		Values:  "`auto`, `systemd`, `sbin-init`, `dumb-init` or `none`",
 		Default: InitAuto,
-		Meaning: "What becomes pid 1. `auto` takes the init that the CMD itself is, else systemd if the root file system has it and the user is root, else dumb-init; `sbin-init` takes what the image has at /sbin/init; `none` changes nothing.",
+		Meaning: "What becomes pid 1. `auto` takes the init that the CMD itself is, else, if the user is root, systemd or another init at /sbin/init, else dumb-init; `sbin-init` takes what the image has at /sbin/init; `none` changes nothing.",
 		apply: func(o *Options, v string) error {
 			return choose(&o.Init, v, InitAuto, InitSystemd, InitSbinInit, InitDumbInit, InitNone)
 		},
@@ -64,7 +64,7 @@ var Table = []Option{
 		Name:    "run-size",
 		Values:  "a size of 1m to 64g in bytes, or with the suffix k, m or g",
 		Default: "half of the memory limit, at most 256m; without a limit 256m",
-		Meaning: "Size of the tmpfs that systemd gets at /run when the container has no mount there.",
+		Meaning: "Size of the tmpfs that the init gets at /run when the container has no mount there.",
 		apply: func(o *Options, v string) error {
 			n, err := parseSize(v)
 			if err != nil || n < 1<<20 || n > 64<<30 {

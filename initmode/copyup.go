@@ -20,7 +20,7 @@ var errNotCopyable = errors.New("not copyable")
 func (r *Rootfs) copyable(dir string, limit int64) (bool, error) {
 	resolved, err := r.Resolve(dir)
 	if err != nil {
-		return false, fmt.Errorf("%s of the root file system: %w", dir, err)
+		return false, fmt.Errorf("%s of the root file system: %w; make it a directory", dir, err)
 	}
 	sub, err := r.root.OpenRoot(inside(resolved))
 	switch {

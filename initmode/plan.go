@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -82,6 +84,9 @@ type Plan struct {
 	PrivateCgroup bool
 	// Console gives pid 1 a terminal of its own at /dev/console.
 	Console bool
+	// RebootMessage is what the init writes there when it is about to
+	// reboot, if it cannot tell in another way.
+	RebootMessage string
 }
 
 // Mount is a mount that a plan adds.
@@ -169,20 +174,43 @@ func choose(req *Request) (string, initMode, error) {
 				opts.InitSource, opts.Init, err, config.InitDumbInit, config.InitAuto)
 		}
 	} else {
-		f, err = req.Rootfs.identify("/sbin/init")
-		if err == nil && f.kind != kindSystemd {
-			err = fmt.Errorf("%s is %s, which is not supported", f.path, f.kind.describe())
+		f, err = req.Rootfs.identify(sbinInit)
+		if err == nil && f.mode(false) == nil {
+			err = fmt.Errorf("%s is %s; supported are systemd, sysvinit, busybox init, openrc-init and runit", f.path, f.kind.describe())
 		}
 		if err != nil {
-			return "", nil, fmt.Errorf("%s: value %q: /sbin/init of the root file system cannot be used (%w); use an image with systemd, or set init to %q",
+			return "", nil, fmt.Errorf("%s: value %q: /sbin/init of the root file system cannot be used (%w); use an image with another init, or set init to %q",
 				opts.InitSource, opts.Init, err, config.InitDumbInit)
 		}
 	}
 	if err := checkRoot(req); err != nil {
 		return "", nil, err
 	}
-	return config.InitSystemd, systemd{found: f, own: isCMD(req, kindSystemd)}, nil
+	if err := checkCapabilities(req); err != nil {
+		return "", nil, err
+	}
+	return f.name(), f.mode(isCMD(req, f.kind)), nil
 }
+
+// mode is how to run an init, nil if it cannot be. With own it is the CMD.
+func (f found) mode(own bool) initMode {
+	switch f.kind {
+	case kindSystemd:
+		return systemd{found: f, own: own}
+	case kindBusybox:
+		return busybox{own: own}
+	case kindSysvinit:
+		return sysvinit{own: own}
+	case kindOpenRC:
+		return openrcInit{own: own}
+	case kindRunit:
+		return runit{found: f, own: own}
+	}
+	return nil
+}
+
+// name is what Plan.Init says about it.
+func (f found) name() string { return string(f.kind) }
 
 // chooseAuto never fails for what an image lacks: it settles for less.
 func chooseAuto(req *Request, private bool) (string, initMode, error) {
@@ -190,15 +218,19 @@ func chooseAuto(req *Request, private bool) (string, initMode, error) {
 	switch f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env); {
 	case f.kind == kindReaper:
 		return config.InitNone, nil, nil
-	case f.kind == kindSystemd && private && p.User.UID == 0:
-		return config.InitSystemd, systemd{found: f, own: true}, nil
-	case f.kind != kindUnknown:
+	case f.kind == kindUnknown:
+	case private && p.User.UID == 0 && f.mode(true) != nil:
+		return f.name(), f.mode(true), nil
+	default:
 		// An init that is the CMD gets what it would get from runc.
 		return config.InitNone, nil, nil
 	}
-	if private && (p.User.UID == 0 || req.Options.RootInit == config.RootInitAlways) {
+	if private && (p.User.UID == 0 || req.Options.RootInit == config.RootInitAlways && checkCapabilities(req) == nil) {
 		if f, err := req.Rootfs.findSystemd(); err == nil && checkSystemd(req, f) == nil {
-			return config.InitSystemd, systemd{found: f}, nil
+			return f.name(), f.mode(false), nil
+		}
+		if f, err := req.Rootfs.identify(sbinInit); err == nil && f.kind != kindSystemd && f.mode(false) != nil {
+			return f.name(), orDumbInit{f.mode(false)}, nil
 		}
 	}
 	return config.InitDumbInit, dumbInit{}, nil
@@ -218,6 +250,27 @@ func checkRoot(req *Request) error {
 	return fmt.Errorf("process.user.uid: value %d: init %q has to run as root, which root-init=%q forbids; "+
 		"set root-init to %q, run the container as root, or set init to %q",
 		user.UID, req.Options.Init, config.RootInitNever, config.RootInitExplicit, config.InitDumbInit)
+}
+
+// checkCapabilities says which capabilities the init lacks to start a command
+// as the user that the spec names.
+func checkCapabilities(req *Request) error {
+	p := req.Spec.Process
+	if p.User.UID == 0 || p.Capabilities == nil {
+		return nil
+	}
+	var lacks []string
+	for _, c := range []string{"CAP_SETGID", "CAP_SETUID"} {
+		if !slices.Contains(p.Capabilities.Bounding, c) {
+			lacks = append(lacks, c)
+		}
+	}
+	if len(lacks) == 0 {
+		return nil
+	}
+	return fmt.Errorf("process.capabilities.bounding: lacks %s, without which init %q cannot start a command as user %d; "+
+		"add them, run the container as root, or set init to %q",
+		strings.Join(lacks, " and "), req.Options.Init, p.User.UID, config.InitDumbInit)
 }
 
 // privatePID reports whether the container has a pid namespace of its own,

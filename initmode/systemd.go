@@ -49,78 +49,38 @@ func (s systemd) plan(req *Request, p *Plan) error {
 	}
 	p.Halt = haltSystemd
 	p.PrivateCgroup = true
-	process := *req.Spec.Process
-	process.Env = s.env(req, at)
-	if !s.own {
-		if p.Service, err = record(req); err != nil {
-			return err
-		}
-		p.Console = true
-		process.Terminal = false
-		process.ConsoleSize = nil
-		process.User = specs.User{}
-		process.NoNewPrivileges = false
-		process.Scheduler = nil
-		process.IOPriority = nil
-		process.ExecCPUAffinity = nil
-		process.Capabilities = managerCapabilities(process.Capabilities)
-		process.Rlimits = managerLimits(process.Rlimits, req.Limits)
-		// In a container the arguments are read like the kernel's command
-		// line (systemd(1)): a left-over /etc/fstab of an image made for
-		// machines would send the boot into emergency mode.
-		process.Args = []string{s.found.path, "--unit=rich.target", "fstab=no", "systemd.show_status=1"}
+	// In a container the arguments are read like the kernel's command line
+	// (systemd(1)): a left-over /etc/fstab of an image made for machines
+	// would send the boot into emergency mode.
+	args := []string{s.found.path, "--unit=rich.target", "fstab=no", "systemd.show_status=1"}
+	if err := p.manage(req, s.own, s.env(req, at), args); err != nil {
+		return err
 	}
-	p.Process = &process
-	p.Files = append(p.Files,
-		File{Path: "launch", Mode: 0o755}, // mount point for the launcher
-		File{Path: "machine-id", Mode: 0o444, Data: []byte(req.MachineID + "\n")},
-	)
-	p.Files = append(p.Files, s.units(at, p.Service)...)
-	return s.mounts(req, p, at)
-}
-
-// managerCapabilities are pid 1's: all that the container may have, since
-// its services get theirs from it. What the CMD has less is the launcher's
-// business.
-func managerCapabilities(c *specs.LinuxCapabilities) *specs.LinuxCapabilities {
-	if c == nil {
-		return nil
+	cgroup := specs.Mount{
+		Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+		Options: []string{"nosuid", "noexec", "nodev", "relatime", "rw"},
 	}
-	return &specs.LinuxCapabilities{
-		Bounding:    c.Bounding,
-		Effective:   c.Bounding,
-		Permitted:   c.Bounding,
-		Inheritable: c.Inheritable,
+	if req.Cgroups == CgroupHybrid {
+		// The v1 controllers hold the limits, outside; inside, systemd
+		// gets the v2 hierarchy, which its newest versions insist on.
+		cgroup.Type = "cgroup2"
 	}
-}
-
-// managerLimits are pid 1's: the CMD's would hurt it (RLIMIT_CPU kills), but
-// where the CMD is to have a higher hard limit than the runtime's own, pid 1
-// must have it too, as it may lack the capability to raise it later.
-func managerLimits(want []specs.POSIXRlimit, have []launch.Rlimit) []specs.POSIXRlimit {
-	var out []specs.POSIXRlimit
-	for _, w := range want {
-		for _, h := range have {
-			if rlimitTypes[w.Type] == h.Resource && w.Hard > h.Hard {
-				out = append(out, specs.POSIXRlimit{Type: w.Type, Soft: max(h.Soft, min(w.Soft, w.Hard)), Hard: w.Hard})
-			}
-		}
+	p.Mounts = append(p.Mounts, Mount{Mount: cgroup, Resolved: "/sys/fs/cgroup"})
+	if err := p.mountRun(req, at); err != nil {
+		return err
 	}
-	return out
+	if err := p.mountMachineID(req); err != nil {
+		return err
+	}
+	p.Files = append(p.Files, s.units(req, p, at)...)
+	return nil
 }
 
 // env is pid 1's environment. Services can pick variables of the container
-// from it with PassEnvironment=; what would change systemd itself is left
-// out.
+// from it with PassEnvironment=.
 func (s systemd) env(req *Request, at string) []string {
-	env := slices.DeleteFunc(config.WithoutPouch(req.Spec.Process.Env), func(kv string) bool {
-		name, _, _ := strings.Cut(kv, "=")
-		switch name {
-		case "container", "container_uuid", "TERM", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES":
-			return true
-		}
-		return strings.HasPrefix(name, "SYSTEMD_") || !s.own && strings.HasPrefix(name, "LD_")
-	})
+	env := managerEnv(req, s.own, "SYSTEMD_",
+		"container", "container_uuid", "TERM", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 	// TERM: the console is a log, to which escape sequences and questions
 	// about the terminal's size (systemd 257) would be noise.
 	return append(env,
@@ -185,7 +145,7 @@ var masked = []string{
 // units are the files of the unit directory that goes before the image's
 // own. They hold nothing of the container's command, so nothing needs to be
 // quoted.
-func (s systemd) units(at string, service *launch.Record) []File {
+func (s systemd) units(req *Request, p *Plan, at string) []File {
 	files := make([]File, 0, len(masked)+6)
 	for _, name := range masked {
 		files = append(files, File{Path: "units/" + name, Mode: fs.ModeSymlink, Link: "/dev/null"})
@@ -205,7 +165,8 @@ func (s systemd) units(at string, service *launch.Record) []File {
 		),
 		File{Path: "units/reboot.target.wants/rich-reboot.service", Mode: fs.ModeSymlink, Link: "../rich-reboot.service"},
 	)
-	if service == nil {
+	files = append(files, keepTemporary(req.Rootfs, p.Destinations)...)
+	if p.Service == nil {
 		return files
 	}
 	lines := []string{
@@ -219,6 +180,7 @@ func (s systemd) units(at string, service *launch.Record) []File {
 		"Conflicts=shutdown.target",
 		"Before=shutdown.target",
 		"IgnoreOnIsolate=yes",
+		"OnFailure=rich-failed.service",
 		"",
 		"[Service]",
 		"ExecStart=" + launcher + " app",
@@ -231,7 +193,16 @@ func (s systemd) units(at string, service *launch.Record) []File {
 		"OOMPolicy=continue",
 	}
 	files = append(files,
-		text("units/rich-app.service", append(lines, limitLines(service.Rlimits)...)...),
+		text("units/rich-app.service", append(lines, limitLines(p.Service.Rlimits, req.Limits)...)...),
+		text("units/rich-failed.service",
+			"[Unit]",
+			"Description=Tell the runtime that the command could not be started",
+			"DefaultDependencies=no",
+			"",
+			"[Service]",
+			"Type=oneshot",
+			"ExecStart="+launcher+" event failed",
+		),
 		text("units/rich.target",
 			"[Unit]",
 			"Description=Rich container",
@@ -239,6 +210,36 @@ func (s systemd) units(at string, service *launch.Record) []File {
 			"AllowIsolate=yes",
 		),
 	)
+	return files
+}
+
+// keepTemporary keeps the boot from emptying /tmp, as Debian's does, and the
+// daily cleaning from a volume there: a machine's temporary files are its
+// own, a volume is not.
+func keepTemporary(r *Rootfs, destinations []string) []File {
+	program := ""
+	for _, name := range []string{"/usr/bin/systemd-tmpfiles", "/bin/systemd-tmpfiles"} {
+		if _, err := r.executable(name); err == nil {
+			program = name
+			break
+		}
+	}
+	if program == "" {
+		return nil
+	}
+	dropIn := func(unit, args string) File {
+		return text("units/"+unit+".d/rich.conf", "[Service]", "ExecStart=", "ExecStart="+program+" "+args)
+	}
+	files := []File{dropIn("systemd-tmpfiles-setup.service", "--create --boot --exclude-prefix=/dev")}
+	clean := "--clean"
+	for _, dir := range []string{"/tmp", "/var/tmp"} {
+		if slices.ContainsFunc(destinations, func(d string) bool { return d == dir || strings.HasPrefix(d, dir+"/") }) {
+			clean += " --exclude-prefix=" + dir
+		}
+	}
+	if clean != "--clean" {
+		files = append(files, dropIn("systemd-tmpfiles-clean.service", clean))
+	}
 	return files
 }
 
@@ -259,96 +260,27 @@ var limitNames = map[int]string{
 	unix.RLIMIT_STACK:      "LimitSTACK",
 }
 
-// limitLines keep the hard limits high enough for the launcher to set the
-// CMD's; the soft ones are its own affair.
-func limitLines(limits []launch.Rlimit) []string {
+// limitLines give the launcher what pid 1 has: enough to set the CMD's
+// limits, and not so little that it is bound by them itself.
+func limitLines(limits, have []launch.Rlimit) []string {
 	var lines []string
 	for _, l := range limits {
 		name, ok := limitNames[l.Resource]
 		if !ok {
 			continue
 		}
+		hard := l.Hard
+		for _, h := range have {
+			if h.Resource == l.Resource {
+				hard = max(hard, h.Hard)
+			}
+		}
 		value := "infinity"
-		if l.Hard != unix.RLIM_INFINITY {
-			value = fmt.Sprint(l.Hard)
+		if hard != unix.RLIM_INFINITY {
+			value = fmt.Sprint(hard)
 		}
 		lines = append(lines, name+"="+value)
 	}
 	slices.Sort(lines)
 	return lines
-}
-
-func text(name string, lines ...string) File {
-	return File{Path: name, Mode: 0o644, Data: []byte(strings.Join(lines, "\n") + "\n")}
-}
-
-func (s systemd) mounts(req *Request, p *Plan, at string) error {
-	cgroup := specs.Mount{
-		Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
-		Options: []string{"nosuid", "noexec", "nodev", "relatime", "rw"},
-	}
-	if req.Cgroups == CgroupHybrid {
-		// The v1 controllers hold the limits, outside; inside, systemd
-		// gets the v2 hierarchy, which its newest versions insist on.
-		cgroup.Type = "cgroup2"
-	}
-	p.Mounts = append(p.Mounts, Mount{Mount: cgroup, Resolved: "/sys/fs/cgroup"})
-
-	size := runSize(req)
-	copyup, err := req.Rootfs.copyable("/run", size/2)
-	if err != nil {
-		return err
-	}
-	p.Mounts = append(p.Mounts, tmpfs("/run", "755", size, copyup))
-	// Debian's systemd gives up if it has to mount this itself and may not.
-	p.Mounts = append(p.Mounts, tmpfs("/run/lock", "1777", 5<<20, false))
-	if req.Rootfs.IsDir("/var/run") {
-		// On a machine this is a link to /run, so services expect what
-		// they leave there to be gone at the next start.
-		if copyup, err = req.Rootfs.copyable("/var/run", size/2); err != nil {
-			return err
-		}
-		p.Mounts = append(p.Mounts, tmpfs("/var/run", "755", size, copyup))
-	}
-	p.Mounts = append(p.Mounts,
-		bindReadOnly(req.RunDir, at),
-		bindReadOnly(req.Launcher, path.Join(at, "launch")),
-	)
-	machineID, err := req.Rootfs.Resolve("/etc/machine-id")
-	if err != nil {
-		return fmt.Errorf("/etc/machine-id of the root file system: %w; make it a file", err)
-	}
-	id := bindReadOnly(path.Join(req.RunDir, "machine-id"), "/etc/machine-id", "noexec")
-	id.Resolved, id.Keep = machineID, true
-	p.Mounts = append(p.Mounts, id)
-	return nil
-}
-
-// tmpfs is a mount that yields to what the user mounts at the same place.
-func tmpfs(destination, mode string, size int64, copyup bool) Mount {
-	m := Mount{
-		Mount: specs.Mount{
-			Destination: destination, Type: "tmpfs", Source: "tmpfs",
-			Options: []string{"nosuid", "nodev", "strictatime", "mode=" + mode, fmt.Sprintf("size=%d", size)},
-		},
-		Resolved: destination,
-		Keep:     true,
-	}
-	if copyup {
-		m.Options = append(m.Options, "tmpcopyup")
-	}
-	return m
-}
-
-// runSize bounds the tmpfs at /run in bytes: systemd's journal alone would
-// take a share of whatever it finds.
-func runSize(req *Request) int64 {
-	const limit = 256 << 20
-	if req.Options.RunSize > 0 {
-		return req.Options.RunSize
-	}
-	if r := req.Spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
-		return max(1<<20, min(limit, *r.Memory.Limit/2))
-	}
-	return limit
 }

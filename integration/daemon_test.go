@@ -26,6 +26,12 @@ const (
 	imageSid      = "localhost/debian-sid:latest"      // the newest systemd
 	imageBusybox  = "localhost/busybox:latest"         // no init, no /run
 	imageScratch  = "localhost/scratch:latest"         // only /hello
+
+	imageSysvinit    = "localhost/debian-bookworm-sysvinit:latest" // with Debian's boot scripts, cron
+	imageInitBusybox = "localhost/init-busybox:latest"             // busybox init, no inittab
+	imageInitAlpine  = "localhost/init-alpine:latest"              // busybox init, six gettys, OpenRC
+	imageInitOpenRC  = "localhost/init-openrc:latest"              // openrc-init
+	imageRunit       = "localhost/debian-bookworm-runit:latest"    // runit with Debian's gettys
 )
 
 const (

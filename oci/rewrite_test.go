@@ -36,6 +36,32 @@ var debian = map[string]string{
 	"etc/machine-id":          "->/run/machine-id",
 }
 
+// inits are root file systems whose /sbin/init is another one.
+var inits = map[string]map[string]string{
+	"sysvinit": {
+		"sbin/init": elf + "INIT_VERSION=sysvinit-3.06", "etc/machine-id": "",
+		"etc/inittab": "# Debian's\nid:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n~~:S:wait:/sbin/sulogin --force\n" +
+			"l0:0:wait:/etc/init.d/rc 0\nl2:2:wait:/etc/init.d/rc 2\nl6:6:wait:/etc/init.d/rc 6\nz6:6:respawn:/sbin/sulogin --force\n" +
+			"ca:12345:ctrlaltdel:/sbin/shutdown -t1 -a -r now\npf::powerwait:/etc/init.d/powerfail start\n" +
+			"1:2345:respawn:/sbin/getty --noclear 38400 tty1\nx:2345:respawn:/usr/bin/monitor\n",
+	},
+	"busybox": {"bin/busybox": elf + "BusyBox v1.36.1", "sbin/init": "->/bin/busybox", "etc/init.d/rcS": "#!/bin/sh"},
+	"alpine": {
+		"bin/busybox": elf + "BusyBox v1.36.1", "sbin/init": "->/bin/busybox", "sbin/openrc": elf,
+		"etc/inittab": "::sysinit:/sbin/openrc sysinit\n::wait:/sbin/openrc default\ntty1::respawn:/sbin/getty 38400 tty1\n" +
+			"::respawn:/sbin/syslogd -n\n::askfirst:/bin/sh\n::ctrlaltdel:/sbin/reboot\n::shutdown:/sbin/openrc shutdown",
+	},
+	"openrc": {
+		"sbin/openrc-init": elf + "/run/openrc/init.ctl", "sbin/init": "->openrc-init", "sbin/openrc": elf, "etc/init.d/agetty": "#!/sbin/openrc-run",
+		"etc/init.d/agetty.tty1": "->agetty", "etc/runlevels/default/agetty.tty1": "->/etc/init.d/agetty.tty1",
+	},
+	"runit-debian": {
+		"lib/runit/runit-init": elf + "runit.stopit\x00/run/runit.stopit\x00/etc/runit/1", "sbin/init": "->/lib/runit/runit-init", "etc/runit/3": "#!/bin/sh\n",
+		"etc/service": "->runit/runsvdir/default", "etc/runit/runsvdir/default/getty-tty1": "->/etc/sv/getty-tty1", "etc/sv/getty-tty1/run": "#!/bin/sh",
+	},
+	"runit": {"sbin/init": elf + "/etc/runit/1\x00/etc/runit/stopit", "service": "/"},
+}
+
 func makeRootfs(t testing.TB, files map[string]string) *initmode.Rootfs {
 	t.Helper()
 	dir := t.TempDir()
@@ -87,7 +113,10 @@ func baseSpec() *specs.Spec {
 		Linux: &specs.Linux{
 			CgroupsPath: "/k8s.io/app",
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace},
 				{Type: specs.NetworkNamespace, Path: "/proc/4242/ns/net"},
 			},
 			Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(256 << 20))}},
@@ -100,6 +129,7 @@ type result struct {
 	Init    string         `json:"init"`
 	Halt    int            `json:"halt,omitempty"`
 	Console bool           `json:"console,omitempty"`
+	Reboot  string         `json:"reboot,omitempty"`
 	Files   []string       `json:"files,omitempty"`
 	Service *launch.Record `json:"service,omitempty"`
 	Spec    *specs.Spec    `json:"spec"`
@@ -133,6 +163,16 @@ var rewriteCases = []rewriteCase{
 	},
 	{name: "systemd-hybrid-cgroups", options: map[string]string{"init": "systemd"}, cgroups: initmode.CgroupHybrid},
 	{name: "sbin-init", options: map[string]string{"init": "sbin-init"}},
+	{name: "sbin-init-sysvinit", options: map[string]string{"init": "sbin-init"}, rootfs: inits["sysvinit"]},
+	{name: "sbin-init-busybox", options: map[string]string{"init": "sbin-init"}, rootfs: inits["busybox"]},
+	{name: "sbin-init-openrc", options: map[string]string{"init": "sbin-init"}, rootfs: inits["openrc"]},
+	{name: "sbin-init-runit", options: map[string]string{"init": "sbin-init"}, rootfs: inits["runit"]},
+	{name: "sbin-init-runit-of-debian", options: map[string]string{"init": "sbin-init"}, rootfs: inits["runit-debian"]},
+	{name: "auto-busybox-with-openrc", rootfs: inits["alpine"]},
+	{name: "auto-busybox-not-root", rootfs: inits["busybox"], change: func(s *specs.Spec) { s.Process.User.UID = 1000 }},
+	{name: "auto-inittab-of-the-user", rootfs: inits["busybox"], change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/etc")) }},
+	{name: "sbin-init-is-cmd-sysvinit", rootfs: inits["sysvinit"], change: func(s *specs.Spec) { s.Process.Args = []string{"/sbin/init", "3"} }},
+	{name: "sbin-init-is-cmd-openrc", rootfs: inits["openrc"], change: func(s *specs.Spec) { s.Process.Args = []string{"/sbin/openrc-init"} }},
 	{
 		name: "B13-cgroup-mount-absent", change: func(s *specs.Spec) { s.Mounts = s.Mounts[:3] },
 	},
@@ -193,7 +233,14 @@ var rewriteCases = []rewriteCase{
 
 	// What cannot be done is said with the field and the way out.
 	{name: "error-no-systemd", options: map[string]string{"init": "systemd"}, rootfs: map[string]string{"bin/sh": elf, "usr/lib/systemd/systemd": "->/bin/sh", "lib/systemd/systemd": "->/gone"}},
-	{name: "error-sbin-init-is-sysvinit", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": elf + "INIT_VERSION=sysvinit-3.06"}},
+	{name: "error-sbin-init-is-unknown", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": "->/usr/bin/s6-svscan", "usr/bin/s6-svscan": elf}},
+	{name: "error-sbin-init-is-a-script", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": "#!/bin/sh\n"}},
+	{name: "error-inittab-of-the-user", options: map[string]string{"init": "sbin-init"}, rootfs: inits["busybox"], change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/etc/inittab")) }},
+	{
+		name: "error-inittab-too-large", options: map[string]string{"init": "sbin-init"},
+		rootfs: map[string]string{"sbin/init": elf + "INIT_VERSION=sysvinit-3.06", "etc/inittab": strings.Repeat("#", 1<<19)},
+	},
+	{name: "error-runit-without-services", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": elf + "/etc/runit/1"}},
 	{name: "error-sbin-init-leaves-rootfs", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": "->../../../../usr/lib/systemd/systemd"}},
 	{
 		name: "error-shared-pid", options: map[string]string{"init": "systemd"},
@@ -266,7 +313,7 @@ func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
 	if err != nil {
 		return spec, result{Error: err.Error()}
 	}
-	out := result{Init: plan.Init, Halt: int(plan.Halt), Console: plan.Console, Service: plan.Service, Spec: Rewrite(spec, plan)}
+	out := result{Init: plan.Init, Halt: int(plan.Halt), Console: plan.Console, Reboot: plan.RebootMessage, Service: plan.Service, Spec: Rewrite(spec, plan)}
 	for _, f := range plan.Files {
 		switch {
 		case f.Link == "/dev/null": // the masked units are a list of their own

@@ -169,9 +169,19 @@ func (a *app) serveEvent(conn *launch.Conn) error {
 	}
 	switch event.Name {
 	case "reboot":
+		a.rebooting()
+	case "failed":
+		// The init could not start the launcher, or that could not
+		// reach the shim: there will be no CMD.
 		a.mu.Lock()
-		a.reboot = true
+		never := !a.begun
+		if never {
+			a.stopping = true
+		}
 		a.mu.Unlock()
+		if never {
+			a.halt()
+		}
 	case "halted":
 		// This init stays although everything is down: it may not call
 		// reboot(2).
@@ -180,6 +190,13 @@ func (a *app) serveEvent(conn *launch.Conn) error {
 		return fmt.Errorf("unknown event %q", event.Name)
 	}
 	return nil
+}
+
+// rebooting notes that the init is about to reboot.
+func (a *app) rebooting() {
+	a.mu.Lock()
+	a.reboot = true
+	a.mu.Unlock()
 }
 
 // serveApp gives the CMD to a launcher and follows it to its end.

@@ -23,7 +23,8 @@ type consoleLog struct {
 	done      chan struct{}
 }
 
-func logConsole(master *os.File, path string) (*consoleLog, error) {
+// logConsole calls back when a text of the spotter appears.
+func logConsole(master *os.File, path string, spot *spotter) (*consoleLog, error) {
 	// Inits close and reopen their console. With no process having it open,
 	// reading it would end, and writing to it would block some day.
 	peer, err := openPeer(master)
@@ -48,6 +49,7 @@ func logConsole(master *os.File, path string) (*consoleLog, error) {
 			n, err := pty.Read(buf)
 			// Systemd ends its lines with CR LF, the terminal adds a CR.
 			line := bytes.ReplaceAll(buf[:n], []byte("\r"), nil)
+			spot.look(line)
 			if _, werr := to.Write(line); werr != nil {
 				// The disk may be full; the init must not block on that.
 				log.L.WithError(werr).Debug("write the init's log")
@@ -78,6 +80,25 @@ func openPeer(master *os.File) (*os.File, error) {
 		return nil, os.NewSyscallError("TIOCGPTPEER", errno)
 	}
 	return os.NewFile(fd, "pty"), nil
+}
+
+// spotter looks for a text in a stream.
+type spotter struct {
+	text  []byte
+	found func()
+	tail  []byte // of what went by, shorter than the text
+}
+
+func (s *spotter) look(p []byte) {
+	if len(s.text) == 0 {
+		return
+	}
+	s.tail = append(s.tail, p...)
+	if bytes.Contains(s.tail, s.text) {
+		s.found()
+		s.tail = nil
+	}
+	s.tail = bytes.Clone(s.tail[max(0, len(s.tail)-len(s.text)+1):])
 }
 
 // boundedLog drops the older half of a file when it reaches its limit.

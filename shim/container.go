@@ -136,6 +136,9 @@ func (c *container) waitInit() {
 	}
 	c.running.Wait()
 
+	if c.console != nil {
+		c.console.Close() // its last words may say more
+	}
 	end := ending{init: ws, full: c.plan.Halt != 0, killed: killed}
 	if c.app != nil {
 		c.app.close()
@@ -143,13 +146,10 @@ func (c *container) waitInit() {
 	}
 	status := end.status()
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
-	if status == statusNotStarted && end.app == nil && c.init.io.files[2] != nil {
+	if end.service && end.app == nil && end.stop == 0 && !killed && c.init.io.files[2] != nil {
 		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")
 	}
 	c.init.io.finish()
-	if c.console != nil {
-		c.console.Close()
-	}
 	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")
 	}

@@ -356,7 +356,7 @@ func (c *container) startService(uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	initLog, err := logConsole(master, c.bundle.path(initLogFile))
+	initLog, err := logConsole(master, c.bundle.path(initLogFile), &spotter{text: []byte(c.plan.RebootMessage), found: c.app.rebooting})
 	if err != nil {
 		return err
 	}

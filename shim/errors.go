@@ -26,8 +26,17 @@ func toRPC(err error) error {
 	case errors.Is(err, libcontainer.ErrInvalidID):
 		err = withClass(err, errdefs.ErrInvalidArgument)
 	}
-	return errgrpc.ToGRPC(err)
+	// Flat, as containerd would print the parts of a tree one by one.
+	return errgrpc.ToGRPC(flat{err, errdefs.Resolve(err)})
 }
+
+// flat is an error's text with the one class that counts.
+type flat struct {
+	error
+	class error
+}
+
+func (f flat) Unwrap() error { return f.class }
 
 // classified keeps an error's own text and adds a class to it.
 type classified struct {
@@ -37,4 +46,4 @@ type classified struct {
 
 func withClass(err, class error) error { return classified{err, class} }
 
-func (c classified) Unwrap() []error { return []error{c.error, c.class} }
+func (c classified) Unwrap() []error { return []error{c.class, c.error} }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
@@ -64,8 +65,8 @@ func (c *container) kill(sig syscall.Signal) error {
 	case full && (sig == c.plan.Halt || c.isStop(sig)):
 		c.halt()
 		return nil
-	case c.plan.Init == config.InitDumbInit && sig > maxForwarded:
-		return c.killChild(sig)
+	case c.plan.Init == config.InitDumbInit && c.init.current() == tasktypes.Status_RUNNING:
+		return c.killDumbInit(sig)
 	}
 	return c.init.proc.Signal(sig)
 }
@@ -81,18 +82,49 @@ func (c *container) killCreated(sig syscall.Signal) error {
 	return c.lc.Signal(unix.SIGKILL)
 }
 
-// killChild sends a signal to the child of dumb-init, which knows nothing of
-// real-time signals.
-func (c *container) killChild(sig syscall.Signal) error {
+const (
+	// childWait bounds how long dumb-init may take to start its child.
+	childWait = time.Second
+	childPoll = time.Millisecond
+)
+
+// killDumbInit signals the CMD by way of dumb-init. A signal that came before
+// dumb-init listens, or before its child has a process group of its own,
+// would be lost, and a stop right after the start would not stop anything.
+func (c *container) killDumbInit(sig syscall.Signal) error {
+	child, err := c.child()
+	for deadline := time.Now().Add(childWait); err != nil && time.Now().Before(deadline); child, err = c.child() {
+		select {
+		case <-c.gone:
+			return libcontainer.ErrNotRunning
+		case <-time.After(childPoll):
+		}
+	}
+	if sig > maxForwarded && err == nil {
+		return unix.Kill(child, sig)
+	}
+	return c.init.proc.Signal(sig)
+}
+
+// child returns the process that dumb-init has started, once it leads its
+// process group.
+func (c *container) child() (int, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.init.pid, c.init.pid))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// The first child is the CMD; later ones are orphans that came to pid 1.
 	first, _, _ := strings.Cut(string(data), " ")
 	pid, err := strconv.Atoi(first)
 	if err != nil {
-		return libcontainer.ErrNotRunning
+		return 0, fmt.Errorf("dumb-init has no child: %w", err)
 	}
-	return unix.Kill(pid, sig)
+	group, err := unix.Getpgid(pid)
+	if err != nil {
+		return 0, err
+	}
+	if group != pid {
+		return 0, fmt.Errorf("process %d is not set up yet", pid)
+	}
+	return pid, nil
 }

@@ -16,7 +16,7 @@ const (
 	// drainQuiet is how long a terminal may be silent, after its process
 	// has ended, before its output counts as complete: a daemon that keeps
 	// it open must not hold up the exit.
-	drainQuiet = 100 * time.Millisecond
+	drainQuiet = time.Second
 	// drainStuck is how long the reader of the output may take nothing.
 	drainStuck = 10 * time.Second
 )

@@ -3,6 +3,7 @@
 // and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
 //	launch app            run the image's own command (the CMD) for the shim
+//	launch stop           stop the CMD as the init would, and wait for its end
 //	launch event NAME     tell the shim what the init is about to do
 //	launch run -- ARG...  become a program, without the shim (dumb-init mode)
 //	launch version        print the version
@@ -25,6 +26,7 @@ var (
 )
 
 const usage = `usage: launch app
+       launch stop
        launch event NAME
        launch run [--] ARG...
        launch version
@@ -61,6 +63,8 @@ func dispatch(args []string) int {
 		return app()
 	case len(args) == 1 && args[0] == stageTwo:
 		return execStage()
+	case len(args) == 1 && args[0] == "stop":
+		return stop()
 	case len(args) == 2 && args[0] == "event":
 		return event(args[1])
 	case len(args) > 1 && args[0] == "run":

@@ -128,6 +128,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		nil,
 		{"app", "x"},
+		{"stop", "x"},
 		{"what"},
 		{"event"},
 		{"event", "a", "b"},

@@ -1,15 +1,15 @@
 #!/bin/bash
-# Builds a root file system tar of Debian SUITE with the packages of debian-SUITE.packages.
+# Builds a root file system tar of Debian SUITE with the packages of debian-SUITE.packages, or debian-SUITE-NAME.packages.
 # Services are what Debian enables at install; nothing in the image is prepared for running in a container.
-# usage: debian.sh SUITE OUTPUT.tar
+# usage: debian.sh SUITE[-NAME] OUTPUT.tar
 set -euo pipefail
-suite=$1
+suite=${1%%-*}
 output=$(realpath -m "$2")
 here=$(dirname "$(realpath "$0")")
 scripts=$here/../../scripts
 
 "$scripts/need-packages.sh" mmdebstrap debian-archive-keyring ca-certificates
-mapfile -t packages < <(grep -v '^#' "$here/debian-$suite.packages")
+mapfile -t packages < <(grep -v '^#' "$here/debian-$1.packages")
 mirror=$("$scripts/debian-mirror.sh")
 
 mkdir -p "$(dirname "$output")"

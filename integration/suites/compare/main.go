@@ -244,7 +244,9 @@ func report(out io.Writer, names [2]string, comparisons []comparison, allowed ex
 		row(names[0], c.first, "\t")
 		row(names[1], c.second, fmt.Sprintf("%d\t%d", worse, excepted))
 	}
-	table.Flush()
+	if err := table.Flush(); err != nil {
+		wrong = append(wrong, err.Error())
+	}
 
 	for _, c := range comparisons {
 		if tests := c.neither(); len(tests) > 0 {

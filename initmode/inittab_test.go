@@ -1,0 +1,80 @@
+package initmode
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestLogin(t *testing.T) {
+	for process, want := range map[string]bool{
+		"/sbin/getty 38400 tty1":             true,
+		"/sbin/agetty --noclear tty1 linux":  true,
+		"exec /usr/sbin/mingetty tty1":       true,
+		"/bin/sh -c 'exec /sbin/getty tty1'": true,
+		"/sbin/sulogin --force":              true,
+		"/bin/login":                         true,
+		"-/bin/sh":                           true,
+		"/bin/bash":                          true,
+		"/bin/ash --login":                   true,
+		"/sbin/syslogd -n":                   false,
+		"/usr/sbin/sshd -D":                  false,
+		"/bin/sh -c 'exec /usr/bin/daemon'":  false,
+		"/usr/bin/rlogind":                   false,
+		"/etc/init.d/getty-less":             false,
+		"+/usr/bin/daemon":                   false,
+	} {
+		if got := (inittabEntry{process: process}).isLogin(); got != want {
+			t.Errorf("%q: %v", process, got)
+		}
+	}
+}
+
+func TestSysvDefaultLevel(t *testing.T) {
+	for levels, want := range map[string]string{"2": "2", "3": "3", "35": "5", "S": "2", "0": "2", "6": "2", "1": "2", "": "2", "x": "2"} {
+		got := sysvInittab([]byte("id:"+levels+":initdefault:\n"), "/l")
+		if !slices.Contains(got, "id:"+want+":initdefault:") {
+			t.Errorf("%q: %q, want level %s", levels, got, want)
+		}
+	}
+}
+
+// Whatever an image has, the CMD is started once, after what has to come
+// first, and no terminal is served.
+func FuzzInittab(f *testing.F) {
+	f.Add([]byte("id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n1:2345:respawn:/sbin/getty 38400 tty1\n"))
+	f.Add([]byte("tty1::respawn:/sbin/getty 38400 tty1\n::askfirst:-/bin/sh\n::once:x"))
+	f.Add([]byte("rich:2:once:/bin/x\nric4:0:wait:/bin/y\nid:6:initdefault:"))
+	f.Add([]byte(" rich:2:once:/bin/x\r\n:::\n\x00::once:x\n#::once:y"))
+	const launcher = "/run/rich/launch"
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for name, lines := range map[string][]string{"busybox": busyboxInittab(data, launcher), "sysvinit": sysvInittab(data, launcher)} {
+			ids := map[string]int{}
+			app := 0
+			for i, line := range lines {
+				if strings.ContainsAny(line, "\n\x00") || len(line) > maxInittabLine {
+					t.Errorf("%s: bad line %q", name, line)
+				}
+				if strings.HasPrefix(line, "#") {
+					continue
+				}
+				e := strings.SplitN(line, ":", 4)
+				ids[e[0]]++
+				if e[2] == "askfirst" || e[2] == "respawn" && strings.HasPrefix(e[3], "/sbin/getty ") {
+					t.Errorf("%s: %q", name, line)
+				}
+				if e[3] == launcher+" app" && i == len(lines)-1 {
+					app++
+				}
+			}
+			if app != 1 {
+				t.Errorf("%s: no CMD at the end of %q", name, lines)
+			}
+			for _, id := range sysvIDs {
+				if name == "sysvinit" && ids[id] != 1 {
+					t.Errorf("%d lines have the id %q in %q", ids[id], id, lines)
+				}
+			}
+		}
+	})
+}

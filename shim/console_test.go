@@ -1,0 +1,28 @@
+package shim
+
+import "testing"
+
+func TestSpotter(t *testing.T) {
+	for _, c := range []struct {
+		parts []string
+		want  int
+	}{
+		{[]string{"x Requesting system reboot\n"}, 1},
+		{[]string{"Requesting sys", "tem rebo", "ot"}, 1},
+		{[]string{"Requesting system halt\n", "Requesting system ", "poweroff"}, 0},
+		{[]string{"RequestingRequesting system reboot", "reboot"}, 1},
+	} {
+		n := 0
+		s := &spotter{text: []byte("Requesting system reboot"), found: func() { n++ }}
+		for _, p := range c.parts {
+			s.look([]byte(p))
+			if len(s.tail) >= len(s.text) {
+				t.Errorf("%q: keeps %q", c.parts, s.tail)
+			}
+		}
+		if n != c.want {
+			t.Errorf("%q: found %d times", c.parts, n)
+		}
+	}
+	(&spotter{}).look([]byte("any"))
+}
