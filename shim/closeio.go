@@ -9,7 +9,7 @@ import (
 
 // CloseIO lets a process see the end of its standard input.
 func (s *service) CloseIO(_ context.Context, r *task.CloseIORequest) (*emptypb.Empty, error) {
-	p, err := s.process(r.ID, r.ExecID)
+	_, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}

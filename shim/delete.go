@@ -15,11 +15,7 @@ import (
 // Delete removes an ended exec, or a container that has ended or was never
 // started.
 func (s *service) Delete(_ context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
-	c, err := s.container(r.ID)
-	if err != nil {
-		return nil, toRPC(err)
-	}
-	p, err := c.process(r.ExecID)
+	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/ttrpcutil"
 	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -107,7 +109,12 @@ func (e *events) run() {
 			}
 			continue
 		}
-		if err := e.forward(next); err != nil {
+		err := e.forward(next)
+		if err != nil && refused(err) {
+			log.L.WithError(err).WithField("topic", next.Topic).Error("containerd refused an event")
+			err = nil
+		}
+		if err != nil {
 			log.L.WithError(err).WithField("topic", next.Topic).Warn("deliver event, will try again")
 			select {
 			case <-time.After(pause):
@@ -127,28 +134,35 @@ func (e *events) run() {
 	}
 }
 
+// forward tries to deliver an event, over a new connection if the one there
+// is fails: after a restart containerd listens on a new socket.
 func (e *events) forward(env *types.Envelope) error {
+	err := e.try(env)
+	if err == nil || refused(err) {
+		return err
+	}
+	if err := e.client.Reconnect(); err != nil {
+		return err
+	}
+	return e.try(env)
+}
+
+func (e *events) try(env *types.Envelope) error {
 	service, err := e.client.EventsService()
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), forwardTimeout)
-		_, err = service.Forward(ctx, &ttrpcevents.ForwardRequest{Envelope: env})
-		cancel()
-	}
-	if err == nil {
-		return nil
-	}
-	// Whatever it was, the connection cannot be trusted any more; after a
-	// restart containerd listens on a new socket.
-	if rerr := e.client.Reconnect(); rerr != nil {
-		return rerr
-	}
-	if service, err = e.client.EventsService(); err != nil {
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), forwardTimeout)
 	defer cancel()
 	_, err = service.Forward(ctx, &ttrpcevents.ForwardRequest{Envelope: env})
 	return err
+}
+
+// refused reports whether containerd has taken note of an event and does not
+// want it. Trying again would only hold up the events behind it.
+func refused(err error) bool {
+	s, ok := status.FromError(err)
+	return ok && s.Code() != codes.Unavailable && s.Code() != codes.DeadlineExceeded && s.Code() != codes.Canceled
 }
 
 // topic names the subject of an event as containerd's documentation of

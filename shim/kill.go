@@ -24,11 +24,7 @@ const maxForwarded = 31
 // Kill sends a signal to a task or to one of its execs. A request for all
 // processes gets no more than that: the end of pid 1 is the end of all.
 func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
-	c, err := s.container(r.ID)
-	if err != nil {
-		return nil, toRPC(err)
-	}
-	p, err := c.process(r.ExecID)
+	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 // ResizePty sets the size of a process's terminal.
 func (s *service) ResizePty(_ context.Context, r *task.ResizePtyRequest) (*emptypb.Empty, error) {
-	p, err := s.process(r.ID, r.ExecID)
+	_, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}

@@ -93,11 +93,13 @@ func (s *service) container(id string) (*container, error) {
 	return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
 }
 
-// process finds a container's init, if execID is empty, or one of its execs.
-func (s *service) process(id, execID string) (*process, error) {
+// find returns a container and its init, if execID is empty, or one of its
+// execs.
+func (s *service) find(id, execID string) (*container, *process, error) {
 	c, err := s.container(id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c.process(execID)
+	p, err := c.process(execID)
+	return c, p, err
 }

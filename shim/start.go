@@ -16,11 +16,7 @@ import (
 
 // Start lets pid 1 of a created container go on, or starts an exec.
 func (s *service) Start(ctx context.Context, r *task.StartRequest) (*task.StartResponse, error) {
-	c, err := s.container(r.ID)
-	if err != nil {
-		return nil, toRPC(err)
-	}
-	p, err := c.process(r.ExecID)
+	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}

@@ -10,11 +10,7 @@ import (
 
 // State describes a task or an exec.
 func (s *service) State(_ context.Context, r *task.StateRequest) (*task.StateResponse, error) {
-	c, err := s.container(r.ID)
-	if err != nil {
-		return nil, toRPC(err)
-	}
-	p, err := c.process(r.ExecID)
+	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}

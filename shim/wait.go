@@ -9,7 +9,7 @@ import (
 
 // Wait returns when a task or an exec has ended.
 func (s *service) Wait(ctx context.Context, r *task.WaitRequest) (*task.WaitResponse, error) {
-	p, err := s.process(r.ID, r.ExecID)
+	_, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
 	}

@@ -1,0 +1,108 @@
+package shim
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	eventstypes "github.com/containerd/containerd/api/events"
+	ttrpcevents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
+	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// eventSink is containerd's side of the queue.
+type eventSink struct {
+	got    chan string
+	refuse string
+}
+
+func (s *eventSink) Forward(_ context.Context, r *ttrpcevents.ForwardRequest) (*emptypb.Empty, error) {
+	v, err := typeurl.UnmarshalAny(r.Envelope.Event)
+	if err != nil {
+		return nil, err
+	}
+	id := v.(*eventstypes.TaskOOM).ContainerID
+	s.got <- id
+	if id == s.refuse {
+		return nil, errgrpc.ToGRPC(errdefs.ErrInvalidArgument)
+	}
+	return empty, nil
+}
+
+// serve answers at path until the test or the returned function ends it.
+func (s *eventSink) serve(t *testing.T, path string) func() {
+	t.Helper()
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ttrpcevents.RegisterTTRPCEventsService(server, s)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(context.Background(), l)
+	}()
+	return func() {
+		_ = server.Close()
+		<-done
+	}
+}
+
+// Events arrive in their order, and none is lost, also when one is refused and when
+// containerd is away for a while.
+func TestEventsOrder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	sink := &eventSink{got: make(chan string, 16), refuse: "b"}
+	stop := sink.serve(t, path)
+	e, err := newEvents("ns", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(ids ...string) {
+		for _, id := range ids {
+			e.add(&eventstypes.TaskOOM{ContainerID: id})
+		}
+	}
+	var got []string
+	until := func(last string) {
+		t.Helper()
+		for len(got) == 0 || got[len(got)-1] != last {
+			select {
+			case id := <-sink.got:
+				got = append(got, id)
+			case <-time.After(30 * time.Second):
+				t.Fatalf("only %q arrived", got)
+			}
+		}
+	}
+	add("a", "b", "c")
+	until("c")
+	stop()
+	add("d", "e")
+	stop = sink.serve(t, path)
+	defer func() { stop() }()
+	until("e")
+	add("f")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := e.close(ctx); err != nil {
+		t.Error(err)
+	}
+	until("f")
+	// One whose answer was lost comes again.
+	got = slices.Compact(got)
+	if want := []string{"a", "b", "c", "d", "e", "f"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
