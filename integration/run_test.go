@@ -41,3 +41,18 @@ func TestEventOrder(t *testing.T) {
 		t.Errorf("the exit event says %d, want 7", exit.ExitStatus)
 	}
 }
+
+// dumb-init and the launcher need nothing of the image: this one has neither
+// a C library nor a shell.
+func TestDumbInitScratch(t *testing.T) {
+	compare := snapshotHost(t)
+	got := runTask(t, imageScratch, 30*time.Second, withInit("dumb-init"), withArgs("/hello", "exit", "4"))
+	if got.Code != 4 || got.Stderr != "" {
+		t.Errorf("got %+v", got)
+	}
+	got = runTask(t, imageScratch, 30*time.Second, withInit("dumb-init"), withArgs("/no/such/program"))
+	if got.Code != 127 || got.Stdout != "" {
+		t.Errorf("got %+v", got)
+	}
+	compare()
+}
