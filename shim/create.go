@@ -17,7 +17,6 @@ import (
 	"github.com/opencontainers/cgroups"
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be applied
 	"github.com/opencontainers/runc/libcontainer"
-	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -293,21 +292,15 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		proc:    proc,
 		done:    make(chan struct{}),
 	}
-	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}); err != nil {
-		return err
-	}
-	cfg := c.lc.Config()
-	uid, gid, err := hostRoot(&cfg)
+	uid, gid, err := c.hostRoot()
 	if err != nil {
 		return err
 	}
-	if uid != 0 || gid != 0 {
-		if err := c.init.io.chown(uid, gid); err != nil {
-			return err
-		}
+	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}, uid, gid); err != nil {
+		return err
 	}
 	if c.plan.Service == nil {
-		err = c.init.run(c.lc, false)
+		err = c.init.run(c.lc)
 	} else {
 		err = c.startService(uid, gid)
 	}
@@ -365,7 +358,8 @@ func (c *container) startService(uid, gid int) error {
 }
 
 // hostRoot is who the container's root is on the host.
-func hostRoot(cfg *configs.Config) (uid, gid int, err error) {
+func (c *container) hostRoot() (uid, gid int, err error) {
+	cfg := c.lc.Config()
 	if uid, err = cfg.HostRootUID(); err != nil {
 		return 0, 0, err
 	}

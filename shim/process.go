@@ -35,8 +35,9 @@ type process struct {
 	at     time.Time // of the end
 }
 
-// open connects the streams of a process that is about to be started.
-func (p *process) open(ctx context.Context, info loggerInfo) error {
+// open connects the streams of a process that is about to be started by the
+// root of a container, which on the host is uid and gid.
+func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error {
 	io, err := openStdio(ctx, p.streams, info)
 	if err != nil {
 		return err
@@ -44,6 +45,9 @@ func (p *process) open(ctx context.Context, info loggerInfo) error {
 	p.mu.Lock()
 	p.io = io
 	p.mu.Unlock()
+	if uid != 0 || gid != 0 {
+		return io.chown(uid, gid)
+	}
 	return nil
 }
 
@@ -140,9 +144,8 @@ func checkProcess(p *specs.Process) error {
 	return nil
 }
 
-// run starts a process within a container and connects its streams. With
-// keep its ends of them stay open for later.
-func (p *process) run(lc *libcontainer.Container, keep bool) (err error) {
+// run starts a process within a container with its streams.
+func (p *process) run(lc *libcontainer.Container) (err error) {
 	var console *consoleSocket
 	if p.io.tty != nil {
 		if console, err = newConsoleSocket(); err != nil {
@@ -163,9 +166,7 @@ func (p *process) run(lc *libcontainer.Container, keep bool) (err error) {
 		}
 		return p.io.tty.start(master)
 	}
-	if !keep {
-		p.io.release()
-	}
+	p.io.release()
 	return nil
 }
 

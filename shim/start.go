@@ -70,25 +70,19 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	if p.proc, err = newLibcontainerProcess(p.spec); err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
-	if err := p.open(ctx, loggerInfo{c.id, namespace}); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			p.io.close()
-		}
-	}()
-	cfg := c.lc.Config()
-	uid, gid, err := hostRoot(&cfg)
+	uid, gid, err := c.hostRoot()
 	if err != nil {
 		return err
 	}
-	if uid != 0 || gid != 0 {
-		if err := p.io.chown(uid, gid); err != nil {
-			return err
+	defer func() {
+		if streams := p.stdio(); err != nil && streams != nil {
+			streams.close()
 		}
+	}()
+	if err := p.open(ctx, loggerInfo{c.id, namespace}, uid, gid); err != nil {
+		return err
 	}
-	if err := p.run(c.lc, false); err != nil {
+	if err := p.run(c.lc); err != nil {
 		return fmt.Errorf("exec %s: %w", p.id, err)
 	}
 	pid, err := p.proc.Pid()
