@@ -118,7 +118,7 @@ $(suites)/images/images.json: $(suites)/busybox $(addprefix integration/suites/,
 integration-files: build $(bin)/probe $(tools)/containerd images ## everything the integration tests need, without running them
 
 .PHONY: images
-images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-sid.tar \
+images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-trixie.tar debian-sid.tar \
 	init-busybox.tar init-alpine.tar init-openrc.tar debian-bookworm-sysvinit.tar debian-bookworm-runit.tar)
 
 # One go build makes both; the recipe runs once for the pair.
@@ -160,6 +160,7 @@ path := PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 config_busybox := -cmd sh -env $(path)
 config_scratch := -entrypoint /hello
 config_debian-bookworm := -cmd bash -env $(path)
+config_debian-trixie := -cmd bash -env $(path)
 config_debian-sid := -cmd bash -env $(path)
 config_debian-bookworm-sysvinit := -cmd bash -env $(path)
 config_debian-bookworm-runit := -cmd bash -env $(path)

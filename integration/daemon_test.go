@@ -23,6 +23,7 @@ import (
 // The images that the Makefile builds.
 const (
 	imageBookworm = "localhost/debian-bookworm:latest" // systemd 252, cron, rsyslog, sshd
+	imageTrixie   = "localhost/debian-trixie:latest"   // systemd 257
 	imageSid      = "localhost/debian-sid:latest"      // the newest systemd
 	imageBusybox  = "localhost/busybox:latest"         // no init, no /run
 	imageScratch  = "localhost/scratch:latest"         // only /hello
@@ -78,6 +79,10 @@ func (d *daemon) within(limit time.Duration) (context.Context, context.CancelFun
 func startDaemon() (_ *daemon, err error) {
 	dir, err := os.MkdirTemp("", runPrefix)
 	if err != nil {
+		return nil, err
+	}
+	// Root of a user namespace has to get to its root file system.
+	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
 	d := &daemon{dir: dir, images: map[string]containerd.Image{}, exited: make(chan struct{})}

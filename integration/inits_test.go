@@ -32,6 +32,7 @@ type matrixInit struct {
 // matrixInits are in the order of the table.
 var matrixInits = []matrixInit{
 	{"systemd 252", imageBookworm, "sbin-init", "systemd", []string{"systemctl", "poweroff"}, []string{"systemctl", "reboot"}, true},
+	{"systemd 257", imageTrixie, "sbin-init", "systemd", []string{"systemctl", "poweroff"}, []string{"systemctl", "reboot"}, true},
 	{"systemd sid", imageSid, "sbin-init", "systemd", []string{"systemctl", "poweroff"}, []string{"systemctl", "reboot"}, true},
 	{"sysvinit", imageSysvinit, "sbin-init", "init", []string{"poweroff"}, []string{"reboot"}, false},
 	{"busybox", imageInitBusybox, "sbin-init", "busybox", []string{"poweroff"}, []string{"reboot"}, false},
@@ -52,6 +53,7 @@ const (
 	cellStreams   = "stdout and stderr apart, stdin with its end"
 	cellTerminal  = "terminal"
 	cellUser      = "CMD not root"
+	cellUserns    = "CMD not root in a user namespace"
 	cellReadOnly  = "read-only rootfs"
 	cellSignals   = "HUP, INT, USR1, USR2, WINCH reach the CMD"
 	cell37        = "37 (SIGRTMIN+3)"
@@ -69,7 +71,7 @@ const (
 )
 
 var matrixRows = []string{
-	cellExit0, cellExit42, cellSignal, cellStreams, cellTerminal, cellUser, cellReadOnly, cellSignals, cell37,
+	cellExit0, cellExit42, cellSignal, cellStreams, cellTerminal, cellUser, cellUserns, cellReadOnly, cellSignals, cell37,
 	cellTerm, cellTermBoot, cellPower, cellPowerBoot, cellReboot, cellRebBoot, cellAgain, cellTraces, cellGetty, cellIdle, cellCMD,
 }
 
@@ -181,6 +183,7 @@ func (v matrixInit) test(t *testing.T, m *matrix) {
 		}
 		m.set(v.name, cellTerminal, "yes")
 	})
+	cell("user namespace", func(t *testing.T) { v.testUserNamespace(t, m) })
 	cell("signals", func(t *testing.T) { v.testSignals(t, m, with) })
 	cell("TERM with CAP_SYS_BOOT", func(t *testing.T) {
 		run := startTask(t, v.image, with(withBoot(), withArgs("sh", "-c", slowStop))...)

@@ -16,6 +16,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
@@ -76,6 +77,7 @@ type taskSettings struct {
 	spec            []oci.SpecOpts
 	runtimeOptions  any
 	stdin, terminal bool
+	snapshot        []snapshots.Opt
 }
 
 type taskOption func(*taskSettings)
@@ -181,7 +183,7 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	container := []containerd.NewContainerOpts{
 		containerd.WithImage(from),
 		containerd.WithImageStopSignal(from, "SIGTERM"),
-		containerd.WithNewSnapshot(settings.id, from),
+		containerd.WithNewSnapshot(settings.id, from, settings.snapshot...),
 		containerd.WithRuntime(testRuntime, settings.runtimeOptions),
 		containerd.WithNewSpec(append(spec, settings.spec...)...),
 	}

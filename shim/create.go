@@ -312,6 +312,11 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		return err
 	}
 	c.init.started(pid, tasktypes.Status_CREATED)
+	if c.plan.PrivateCgroup && uid != 0 {
+		if err := delegate(pid, uid, gid); err != nil {
+			return fmt.Errorf("delegate the cgroup: %w", err)
+		}
+	}
 	// Read before systemd moves itself to a cgroup of its own.
 	if c.metrics, err = newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
