@@ -5,8 +5,8 @@
 set -euo pipefail
 : "${RUN:?}"
 {
-	# Without the scripts themselves, the registry and this pipe.
-	ps -A -o pid=,ppid=,args= --sort pid | awk '$3 !~ /(^|\/)(bash|registry|ps|awk)$/ { print "process", $0 }'
+	# Without the scripts themselves, the registry and this pipe, of which a part may not have its arguments yet.
+	ps -A -o pid=,ppid=,args= --sort pid | awk '$3 !~ /(^|\/|\[)(bash|registry|ps|awk)\]?$/ { print "process", $0 }'
 	for word in "$@"; do
 		cut -d' ' -f5 /proc/self/mountinfo | grep -F "$word" | sed 's/^/mount /' || true
 	done
