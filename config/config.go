@@ -39,6 +39,13 @@ const (
 	RootInitNever    = "never"
 )
 
+// Values of the option on-exit.
+const (
+	OnExitStop    = "stop"
+	OnExitRestart = "restart"
+	OnExitKeep    = "keep"
+)
+
 // Options are the settings of one container.
 type Options struct {
 	// Init names what becomes pid 1.
@@ -48,6 +55,12 @@ type Options struct {
 	// RootInit says when the init of a container whose user is not root
 	// may run as root.
 	RootInit string
+	// OnExit says what happens when the CMD ends by itself.
+	OnExit string
+	// OnExitSource says what set OnExit, for messages; empty for the default.
+	OnExitSource string
+	// LoginEnv gives login shells the container's environment.
+	LoginEnv bool
 	// StopSignal is a further signal, beside SIGTERM, that asks the
 	// container to stop; 0 for none.
 	StopSignal int
@@ -63,6 +76,8 @@ func Default() Options {
 	return Options{
 		Init:        InitAuto,
 		RootInit:    RootInitExplicit,
+		OnExit:      OnExitStop,
+		LoginEnv:    true,
 		HaltTimeout: 10 * time.Second,
 	}
 }
@@ -155,8 +170,11 @@ func (o *Options) set(key, value, source string) error {
 	if err := opt.apply(o, strings.TrimSpace(value)); err != nil {
 		return fmt.Errorf("%s: value %q: %w", source, value, err)
 	}
-	if opt.Name == "init" {
+	switch opt.Name {
+	case "init":
 		o.InitSource = source
+	case "on-exit":
+		o.OnExitSource = source
 	}
 	return nil
 }

@@ -52,6 +52,28 @@ var Table = []Option{
 		},
 	},
 	{
+		Name:    "login-env",
+		Values:  "`yes` or `no`",
+		Default: "yes",
+		Meaning: "Under an init for services, give login shells the environment of the container by a file in /etc/profile.d, if the image has that directory.",
+		apply: func(o *Options, v string) error {
+			if err := choose(&v, v, "yes", "no"); err != nil {
+				return err
+			}
+			o.LoginEnv = v == "yes"
+			return nil
+		},
+	},
+	{
+		Name:    "on-exit",
+		Values:  "`stop`, `restart` or `keep`",
+		Default: OnExitStop,
+		Meaning: "What happens when the CMD ends by itself: the container stops, the CMD is started again in it, or the container is kept without it.",
+		apply: func(o *Options, v string) error {
+			return choose(&o.OnExit, v, OnExitStop, OnExitRestart, OnExitKeep)
+		},
+	},
+	{
 		Name:    "root-init",
 		Values:  "`explicit`, `always` or `never`",
 		Default: RootInitExplicit,

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/config"
 )
@@ -19,6 +20,9 @@ func (dumbInit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
+	if req.Options.OnExit != config.OnExitStop {
+		return dumbInit{}.stay(req, p, at)
+	}
 	program, launcher := path.Join(at, "dumb-init"), path.Join(at, "launch")
 	process := *req.Spec.Process
 	process.Env = config.WithoutPouch(process.Env)
@@ -32,6 +36,36 @@ func (dumbInit) plan(req *Request, p *Plan) error {
 	}
 	p.Process = &process
 	p.Mounts = []Mount{
+		bindReadOnly(req.DumbInit, program),
+		bindReadOnly(req.Launcher, launcher),
+	}
+	return nil
+}
+
+// stay makes the CMD a service of the launcher, which dumb-init starts in its
+// place: dumb-init itself ends with its child. Both run with the CMD's own
+// credentials.
+func (dumbInit) stay(req *Request, p *Plan, at string) error {
+	var err error
+	if p.Service, err = record(req); err != nil {
+		return err
+	}
+	// What it has as pid 1's child must not be set again, which a process
+	// that is not root may not do.
+	p.Service.Capabilities, p.Service.OOMScoreAdj, p.Service.IOPriority, p.Service.Scheduler = nil, nil, nil, nil
+	p.Service.NoNewPrivileges = false
+	program, launcher := path.Join(at, "dumb-init"), path.Join(at, "launch")
+	process := *req.Spec.Process
+	process.Env = p.Service.Env
+	process.Args = []string{program, "--", launcher, "app"}
+	process.Terminal, process.ConsoleSize = false, nil
+	process.Rlimits = managerLimits(process.Rlimits, req.Limits)
+	p.Process = &process
+	p.Console = true
+	p.Halt = unix.SIGTERM
+	p.Files = []File{{Path: "launch", Mode: 0o755}, {Path: "dumb-init", Mode: 0o755}} // mount points
+	p.Mounts = []Mount{
+		bindReadOnly(req.RunDir, at),
 		bindReadOnly(req.DumbInit, program),
 		bindReadOnly(req.Launcher, launcher),
 	}

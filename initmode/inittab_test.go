@@ -32,7 +32,7 @@ func TestLogin(t *testing.T) {
 
 func TestSysvDefaultLevel(t *testing.T) {
 	for levels, want := range map[string]string{"2": "2", "3": "3", "35": "5", "S": "2", "0": "2", "6": "2", "1": "2", "": "2", "x": "2"} {
-		got := sysvInittab([]byte("id:"+levels+":initdefault:\n"), "/l")
+		got := sysvInittab([]byte("id:"+levels+":initdefault:\n"), "/l", false)
 		if !slices.Contains(got, "id:"+want+":initdefault:") {
 			t.Errorf("%q: %q, want level %s", levels, got, want)
 		}
@@ -48,7 +48,7 @@ func FuzzInittab(f *testing.F) {
 	f.Add([]byte(" rich:2:once:/bin/x\r\n:::\n\x00::once:x\n#::once:y"))
 	const launcher = "/run/rich/launch"
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for name, lines := range map[string][]string{"busybox": busyboxInittab(data, launcher), "sysvinit": sysvInittab(data, launcher)} {
+		for name, lines := range map[string][]string{"busybox": busyboxInittab(data, launcher), "sysvinit": sysvInittab(data, launcher, false)} {
 			ids := map[string]int{}
 			app := 0
 			for i, line := range lines {

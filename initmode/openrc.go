@@ -19,10 +19,35 @@ func (o openrcInit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	if err := p.disableOpenRCGettys(req); err != nil || o.own {
+	if err := p.disableOpenRCGettys(req); err != nil {
 		return err
 	}
 	launcher := path.Join(at, "launch")
+	if !o.own {
+		if err := o.service(req, p, launcher); err != nil {
+			return err
+		}
+	}
+	// The last thing to start in the runlevel that stops all others.
+	// Without CAP_SYS_BOOT openrc-init stays for ever after it.
+	p.Files = append(p.Files,
+		script("openrc/rich-halt",
+			"#!/sbin/openrc-run",
+			`description="Tell the runtime about the end"`,
+			"depend() {",
+			"	after *",
+			"}",
+			"start() {",
+			`	[ -z "$RC_REBOOT" ] || `+launcher+" event reboot",
+			"	"+launcher+" event halted",
+			"}",
+		),
+	)
+	return p.addOpenRC(req, "rich-halt", "shutdown")
+}
+
+// service makes the CMD a service of the runlevel.
+func (openrcInit) service(req *Request, p *Plan, launcher string) error {
 	p.Files = append(p.Files,
 		// A script with functions of its own: start-stop-daemon may be
 		// another one than OpenRC's.
@@ -39,26 +64,16 @@ func (o openrcInit) plan(req *Request, p *Plan) error {
 			"	"+launcher+" stop",
 			"}",
 		),
-		// The last thing to start in the runlevel that stops all others.
-		// Without CAP_SYS_BOOT openrc-init stays for ever after it.
-		script("openrc/rich-halt",
-			"#!/sbin/openrc-run",
-			`description="Tell the runtime about the end"`,
-			"depend() {",
-			"	after *",
-			"}",
-			"start() {",
-			`	[ -z "$RC_REBOOT" ] || `+launcher+" event reboot",
-			"	"+launcher+" event halted",
-			"}",
-		),
 	)
-	for _, c := range []struct{ script, level string }{{"rich-app", openrcLevel}, {"rich-halt", "shutdown"}} {
-		// It takes a file in a runlevel as well as a link.
-		for _, dir := range []string{"/etc/init.d", "/etc/runlevels/" + c.level} {
-			if err := p.cover(req, "openrc/"+c.script, path.Join(dir, c.script)); err != nil {
-				return err
-			}
+	return p.addOpenRC(req, "rich-app", openrcLevel)
+}
+
+// addOpenRC adds one of our scripts to a runlevel, which takes a file as well
+// as a link.
+func (p *Plan) addOpenRC(req *Request, name, level string) error {
+	for _, dir := range []string{"/etc/init.d", "/etc/runlevels/" + level} {
+		if err := p.cover(req, "openrc/"+name, path.Join(dir, name)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -58,6 +58,8 @@ type File struct {
 	Mode fs.FileMode
 	Data []byte
 	Link string // target, if the file is a symbolic link
+	// Private gives the file to the CMD's user, for whom alone it is.
+	Private bool
 }
 
 // Plan says what becomes of a container. The zero Plan changes nothing.
@@ -84,6 +86,8 @@ type Plan struct {
 	PrivateCgroup bool
 	// Console gives pid 1 a terminal of its own at /dev/console.
 	Console bool
+	// Notify says that the init tells its state at NotifySocket.
+	Notify bool
 	// RebootMessage is what the init writes there when it is about to
 	// reboot, if it cannot tell in another way.
 	RebootMessage string
@@ -117,7 +121,7 @@ func New(req *Request) (*Plan, error) {
 	}
 	p := &Plan{Init: name}
 	if mode == nil {
-		return p, nil
+		return p, checkOnExit(req, p)
 	}
 	for i, m := range req.Spec.Mounts {
 		resolved, err := req.Rootfs.Resolve(m.Destination)
@@ -129,8 +133,25 @@ func New(req *Request) (*Plan, error) {
 	if err := mode.plan(req, p); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p, checkOnExit(req, p)
 }
+
+// checkOnExit rejects an option on-exit that nobody would heed. A sandbox has
+// the annotations that are meant for its pod's containers.
+func checkOnExit(req *Request, p *Plan) error {
+	opts := req.Options
+	if opts.OnExit == config.OnExitStop || p.Service != nil || isSandbox(req.Spec) {
+		return nil
+	}
+	why := "the command is pid 1, whose end is the end of the container"
+	if p.Halt != 0 {
+		why = "the command is the init itself"
+	}
+	return fmt.Errorf("%s: value %q: with init %q %s; set init to %q, or on-exit to %q",
+		opts.OnExitSource, opts.OnExit, p.Init, why, config.InitDumbInit, config.OnExitStop)
+}
+
+func isSandbox(spec *specs.Spec) bool { return spec.Annotations[annotationContainerType] == "sandbox" }
 
 // mounted returns the last mount of the spec whose resolved destination is
 // exactly dst: the one that is seen there.
@@ -145,7 +166,7 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 
 func choose(req *Request) (string, initMode, error) {
 	spec, opts := req.Spec, req.Options
-	if spec.Annotations[annotationContainerType] == "sandbox" || opts.Init == config.InitNone {
+	if isSandbox(spec) || opts.Init == config.InitNone {
 		return config.InitNone, nil, nil
 	}
 	if spec.Process == nil || len(spec.Process.Args) == 0 {
@@ -216,6 +237,9 @@ func (f found) name() string { return string(f.kind) }
 func chooseAuto(req *Request, private bool) (string, initMode, error) {
 	p := req.Spec.Process
 	switch f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env); {
+	case f.kind == kindReaper && req.Options.OnExit != config.OnExitStop:
+		// It reaps, but starts its child only once.
+		return config.InitDumbInit, dumbInit{}, nil
 	case f.kind == kindReaper:
 		return config.InitNone, nil, nil
 	case f.kind == kindUnknown:

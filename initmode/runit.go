@@ -68,9 +68,6 @@ func (r runit) plan(req *Request, p *Plan) error {
 			return err
 		}
 	}
-	if r.own {
-		return nil
-	}
 	stage, found, err := req.Rootfs.config("/etc/runit/3")
 	if err != nil {
 		return err
@@ -80,8 +77,10 @@ func (r runit) plan(req *Request, p *Plan) error {
 	lines := []string{
 		"#!/bin/sh",
 		"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	}
+	if !r.own {
 		// The CMD may take its time; the image's own stage gives 7 s.
-		"sv -w 90 force-stop " + service,
+		lines = append(lines, "sv -w 90 force-stop "+service)
 	}
 	if found {
 		p.Files = append(p.Files, File{Path: "runit/image-3", Mode: 0o755, Data: stage})
@@ -95,8 +94,11 @@ func (r runit) plan(req *Request, p *Plan) error {
 		// Without CAP_SYS_BOOT runit stays for ever after this.
 		launcher+" event halted",
 	)
+	p.Files = append(p.Files, script("runit/3", lines...))
+	if err := p.cover(req, "runit/3", "/etc/runit/3"); err != nil || r.own {
+		return err
+	}
 	p.Files = append(p.Files,
-		script("runit/3", lines...),
 		script("runit/rich-app/run",
 			"#!/bin/sh",
 			"exec "+launcher+" app </dev/null >/dev/console 2>&1",
@@ -104,9 +106,6 @@ func (r runit) plan(req *Request, p *Plan) error {
 		// The service's directory is read-only.
 		File{Path: "runit/rich-app/supervise", Mode: fs.ModeSymlink, Link: "/run/rich-app.supervise"},
 	)
-	if err := p.cover(req, "runit/3", "/etc/runit/3"); err != nil {
-		return err
-	}
 	return p.cover(req, "runit/rich-app", service)
 }
 

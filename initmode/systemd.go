@@ -19,6 +19,12 @@ import (
 // kernel numbers real-time signals from 32, glibc keeps two for itself.
 const haltSystemd = syscall.Signal(34 + 3)
 
+// containerManager is what systemd calls this runtime.
+const containerManager = "rich"
+
+// NotifySocket is where systemd tells how far it is (sd_notify(3)), in RunDir.
+const NotifySocket = "notify.sock"
+
 // systemd makes the image's systemd pid 1 (systemd.io/CONTAINER_INTERFACE).
 type systemd struct {
 	found found
@@ -69,6 +75,8 @@ func (s systemd) plan(req *Request, p *Plan) error {
 	if err := p.mountRun(req, at); err != nil {
 		return err
 	}
+	p.hostInterface(req)
+	p.Notify = true
 	if err := p.mountMachineID(req); err != nil {
 		return err
 	}
@@ -84,7 +92,8 @@ func (s systemd) env(req *Request, at string) []string {
 	// TERM: the console is a log, to which escape sequences and questions
 	// about the terminal's size (systemd 257) would be noise.
 	return append(env,
-		"container=rich",
+		"container="+containerManager,
+		"NOTIFY_SOCKET="+path.Join(at, NotifySocket),
 		"container_uuid="+req.MachineID,
 		"SYSTEMD_UNIT_PATH="+path.Join(at, "units")+":",
 		"TERM=dumb",
@@ -165,6 +174,7 @@ func (s systemd) units(req *Request, p *Plan, at string) []File {
 		),
 		File{Path: "units/reboot.target.wants/rich-reboot.service", Mode: fs.ModeSymlink, Link: "../rich-reboot.service"},
 	)
+	files = append(files, stateUnits(req.Rootfs, launcher)...)
 	files = append(files, keepTemporary(req.Rootfs, p.Destinations)...)
 	if p.Service == nil {
 		return files
@@ -217,13 +227,7 @@ func (s systemd) units(req *Request, p *Plan, at string) []File {
 // daily cleaning from a volume there: a machine's temporary files are its
 // own, a volume is not.
 func keepTemporary(r *Rootfs, destinations []string) []File {
-	program := ""
-	for _, name := range []string{"/usr/bin/systemd-tmpfiles", "/bin/systemd-tmpfiles"} {
-		if _, err := r.executable(name); err == nil {
-			program = name
-			break
-		}
-	}
+	program := systemdProgram(r, "systemd-tmpfiles")
 	if program == "" {
 		return nil
 	}

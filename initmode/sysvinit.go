@@ -23,11 +23,7 @@ func (s sysvinit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	launcher := ""
-	if !s.own {
-		launcher = path.Join(at, "launch")
-	}
-	p.Files = append(p.Files, text("inittab", sysvInittab(data, launcher)...))
+	p.Files = append(p.Files, text("inittab", sysvInittab(data, path.Join(at, "launch"), s.own)...))
 	return p.cover(req, "inittab", inittabPath)
 }
 
@@ -39,9 +35,9 @@ const defaultLevel = "2"
 var sysvIDs = []string{"id", "ric1", "ric2", "ric3", "ric4", "rich"}
 
 // sysvInittab is the image's inittab without what serves terminals and what
-// reacts to the keyboard or the power supply, with our own lines. With no
-// launcher the CMD is the init itself.
-func sysvInittab(data []byte, launcher string) []string {
+// reacts to the keyboard or the power supply, with our own lines. With own
+// the CMD is the init itself.
+func sysvInittab(data []byte, launcher string, own bool) []string {
 	level := defaultLevel
 	var kept []string
 	for _, e := range parseInittab(data) {
@@ -74,21 +70,17 @@ func sysvInittab(data []byte, launcher string) []string {
 		// Before the others: it does not look behind a line that it waits for.
 		"ric1:#*12345:powerwait:/sbin/init 0",
 	}
-	if launcher != "" {
-		// Levels 0 and 6 are in the CMD's line only so that it is not
-		// ended when they begin, with 3 s between TERM and KILL.
-		lines = append(lines,
-			"ric2:016:wait:"+launcher+" stop",
-			"ric3:6:wait:"+launcher+" event reboot",
-		)
+	if !own {
+		lines = append(lines, "ric2:016:wait:"+launcher+" stop")
 	}
+	lines = append(lines, "ric3:6:wait:"+launcher+" event reboot")
 	lines = append(lines, kept...)
-	if launcher != "" {
-		// Without CAP_SYS_BOOT it stays for ever when all is done.
-		lines = append(lines,
-			"ric4:06:wait:"+launcher+" event halted",
-			"rich:023456:once:"+launcher+" app",
-		)
+	// Without CAP_SYS_BOOT it stays for ever when all is done.
+	lines = append(lines, "ric4:06:wait:"+launcher+" event halted")
+	if !own {
+		// Levels 0 and 6 are here only so that the CMD is not ended when
+		// they begin, with 3 s between TERM and KILL.
+		lines = append(lines, "rich:023456:once:"+launcher+" app")
 	}
 	return lines
 }

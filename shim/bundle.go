@@ -26,9 +26,11 @@ const (
 	runDir      = "run"       // what the container sees at /run/rich
 	binDir      = "bin"       // read-only view of the programs given to it
 	initLogFile = "init.log"  // what the init itself says
+	initFile    = "init.json" // how far the init is
 	exitFile    = "exit.json" // how the container ended
 	madeFile    = "made.json" // facts needed to clean up without the shim
 	socketFor   = "shim.sock" // the launcher's way to the shim, in runDir
+	appFile     = "app.json"  // how the CMD is, in runDir
 )
 
 // bundle is the directory that containerd makes for a container.

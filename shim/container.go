@@ -36,7 +36,8 @@ type container struct {
 	log     *log.Entry
 
 	init    *process
-	app     *app          // nil unless the CMD is a service
+	app     *app          // nil unless pid 1 is an init that uses the launcher
+	watch   *initWatch    // what it tells about its state; may be nil
 	console *consoleLog   // what pid 1 itself says, if it has a console of its own
 	metrics metricsSource // the container's cgroup
 	gone    chan struct{} // closed when pid 1 has been waited for
@@ -139,10 +140,13 @@ func (c *container) waitInit() {
 	if c.console != nil {
 		c.console.Close() // its last words may say more
 	}
-	end := ending{init: ws, full: c.plan.Halt != 0, killed: killed}
+	if c.watch != nil {
+		c.watch.close()
+	}
+	end := ending{init: ws, full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed}
 	if c.app != nil {
 		c.app.close()
-		end.service, end.app, end.stop, end.reboot = true, c.app.result, c.app.stop, c.app.reboot
+		end.app, end.own, end.stop, end.reboot, end.halted = c.app.result, c.app.own, c.app.stop, c.app.reboot, c.app.halted
 	}
 	status := end.status()
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")

@@ -262,6 +262,9 @@ func (c *container) revertContainer() error {
 	if c.app != nil {
 		c.app.close()
 	}
+	if c.watch != nil {
+		c.watch.close()
+	}
 	if c.init != nil {
 		if _, err := c.init.proc.Pid(); err == nil {
 			if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
@@ -293,16 +296,28 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		done:    make(chan struct{}),
 	}
 	uid, gid, err := c.hostRoot()
+	if c.plan.Service != nil {
+		// The launcher may lack the right to give them to the CMD.
+		uid, gid, err = c.hostUser(c.spec.Process.User)
+	}
 	if err != nil {
 		return err
 	}
 	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}, uid, gid); err != nil {
 		return err
 	}
-	if c.plan.Service == nil {
-		err = c.init.run(c.lc)
+	if c.plan.Halt != 0 {
+		if err := c.ownFiles(); err != nil {
+			return fmt.Errorf("give files to the command's user: %w", err)
+		}
+		if err := c.listen(); err != nil {
+			return fmt.Errorf("listen for the launcher: %w", err)
+		}
+	}
+	if c.plan.Console {
+		err = c.startWithConsole()
 	} else {
-		err = c.startService(uid, gid)
+		err = c.init.run(c.lc)
 	}
 	if err != nil {
 		return err
@@ -324,23 +339,57 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	return nil
 }
 
-// startService starts an init that runs the CMD as a service: the task's
-// streams are the CMD's, and what the init says goes to a log.
-func (c *container) startService(uid, gid int) error {
+// listen makes the socket for the launcher.
+func (c *container) listen() error {
+	uid, gid, err := c.hostUser(c.spec.Process.User)
+	if err != nil {
+		return err
+	}
+	told := func(string) {}
+	if c.plan.Notify {
+		if c.watch, err = watchInit(c.bundle.path(runDir), initmode.NotifySocket, uid, gid, c.noteInit); err != nil {
+			return err
+		}
+		told = c.watch.set
+	}
 	c.app = &app{
-		record: *c.plan.Service,
+		told:   told,
+		record: c.plan.Service,
+		onExit: c.options.OnExit,
+		note:   c.noteState,
 		stdio:  c.init.io,
 		isStop: c.isStop,
 		halt:   c.halt,
 		kill:   func() error { return c.lc.Signal(unix.SIGKILL) },
 		log:    c.log,
 	}
-	if err := c.app.listen(c.bundle.path(runDir), uid, gid); err != nil {
-		return fmt.Errorf("listen for the launcher: %w", err)
+	return c.app.listen(c.bundle.path(runDir), uid, gid)
+}
+
+// ownFiles gives the CMD's user the files that are for nobody else.
+func (c *container) ownFiles() error {
+	user := c.spec.Process.User
+	if s := c.plan.Service; s != nil {
+		user = specs.User{UID: s.UID, GID: s.GID}
 	}
-	if !c.plan.Console {
-		return c.lc.Start(c.init.proc)
+	uid, gid, err := c.hostUser(user)
+	if err != nil {
+		return err
 	}
+	for _, f := range c.plan.Files {
+		if !f.Private {
+			continue
+		}
+		if err := os.Chown(c.bundle.path(runDir, f.Path), uid, gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startWithConsole starts an init that runs the CMD as a service: the task's
+// streams are the CMD's, and what the init says goes to a log.
+func (c *container) startWithConsole() error {
 	console, err := newConsoleSocket()
 	if err != nil {
 		return err
@@ -360,6 +409,16 @@ func (c *container) startService(uid, gid int) error {
 	}
 	c.console = initLog
 	return nil
+}
+
+// hostUser is who a user of the container is on the host.
+func (c *container) hostUser(user specs.User) (uid, gid int, err error) {
+	cfg := c.lc.Config()
+	if uid, err = cfg.HostUID(int(user.UID)); err != nil {
+		return 0, 0, err
+	}
+	gid, err = cfg.HostGID(int(user.GID))
+	return uid, gid, err
 }
 
 // hostRoot is who the container's root is on the host.

@@ -59,21 +59,38 @@ func app() int {
 		complain(os.Stderr, m.Reason)
 		return 0
 	case launch.Start:
-		// A report that cannot be sent changes nothing: the CMD is not for
-		// the shim's sake.
-		cmd, failed := start(conn, &m.Record, stdio)
-		if failed != nil {
-			_ = conn.Send(*failed)
-			return int(failed.Code)
+		for {
+			status, requested := once(conn, file, signals, &m, stdio)
+			if !m.Stay || requested {
+				return status
+			}
+			var again bool
+			if m, stdio, again = stay(conn, file, signals); !again {
+				_ = conn.Send(launch.Exited{Status: uint32(status), Requested: true})
+				return 0
+			}
 		}
-		_ = conn.Send(launch.Started{PID: int32(cmd.pid)})
-		status := cmd.supervise(conn, file, signals)
-		_ = conn.Send(launch.Exited{Status: status, Requested: cmd.requested})
-		return int(status)
 	default:
 		complain(os.Stderr, fmt.Sprintf("the shim answered with %T", m))
 		return exitLauncher
 	}
+}
+
+// once starts the CMD, follows it to its end and reports that. requested
+// tells that the init has asked for it.
+//
+// A report that cannot be sent changes nothing: the CMD is not for the shim's
+// sake.
+func once(conn *launch.Conn, shim *os.File, s signals, m *launch.Start, stdio []*os.File) (status int, requested bool) {
+	cmd, failed := start(conn, &m.Record, stdio)
+	if failed != nil {
+		_ = conn.Send(*failed)
+		return int(failed.Code), false
+	}
+	_ = conn.Send(launch.Started{PID: int32(cmd.pid)})
+	code := cmd.supervise(conn, shim, s)
+	_ = conn.Send(launch.Exited{Status: code, Requested: cmd.requested})
+	return int(code), cmd.requested
 }
 
 // restart runs the verb again with the launcher's own environment, which the

@@ -5,7 +5,9 @@
 //	launch app            run the image's own command (the CMD) for the shim
 //	launch stop           stop the CMD as the init would, and wait for its end
 //	launch event NAME     tell the shim what the init is about to do
+//	launch state ARG...   tell the shim what a program prints, the init's state
 //	launch run -- ARG...  become a program, without the shim (dumb-init mode)
+//	launch env -- ARG...  become a program with the environment of the container
 //	launch version        print the version
 package main
 
@@ -28,7 +30,9 @@ var (
 const usage = `usage: launch app
        launch stop
        launch event NAME
+       launch state ARG...
        launch run [--] ARG...
+       launch env [--] ARG...
        launch version
 `
 
@@ -67,8 +71,12 @@ func dispatch(args []string) int {
 		return stop()
 	case len(args) == 2 && args[0] == "event":
 		return event(args[1])
+	case len(args) > 1 && args[0] == "state":
+		return state(args[1:])
 	case len(args) > 1 && args[0] == "run":
 		return run(args[1:])
+	case len(args) > 1 && args[0] == "env":
+		return env(args[1:])
 	case len(args) == 1 && args[0] == "version":
 		os.Stdout.WriteString(version + "\n")
 		return 0

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,9 +24,32 @@ func groupsAllowed() bool {
 	return err != nil || string(bytes.TrimSpace(b)) != "deny"
 }
 
+// isUser reports whether the process has the record's credentials already.
+func isUser(r *launch.Record) bool {
+	have, err := unix.Getgroups()
+	if err != nil {
+		return false
+	}
+	groups := make([]uint32, len(have))
+	for i, gid := range have {
+		groups[i] = uint32(gid)
+	}
+	slices.Sort(groups)
+	if !slices.Equal(groups, slices.Sorted(slices.Values(r.Groups))) {
+		return false
+	}
+	uid, euid, suid := unix.Getresuid()
+	gid, egid, sgid := unix.Getresgid()
+	u, g := int(r.UID), int(r.GID)
+	return uid == u && euid == u && suid == u && gid == g && egid == g && sgid == g
+}
+
 // setUser changes the calling thread's groups (unless the user namespace
-// forbids that), gid and uid.
+// forbids that), gid and uid. Who is that user already needs no capability.
 func setUser(r *launch.Record, groups bool) error {
+	if isUser(r) {
+		return nil
+	}
 	if groups {
 		// With no groups too: the init's own must not stay.
 		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(r.Groups)), uintptr(unsafe.Pointer(unsafe.SliceData(r.Groups))), 0)
