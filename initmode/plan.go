@@ -117,7 +117,7 @@ func New(req *Request) (*Plan, error) {
 	}
 	p := &Plan{Init: name}
 	if mode == nil {
-		return p, nil
+		return p, needServices(req, p)
 	}
 	for i, m := range req.Spec.Mounts {
 		resolved, err := req.Rootfs.Resolve(m.Destination)
@@ -126,10 +126,13 @@ func New(req *Request) (*Plan, error) {
 		}
 		p.Destinations = append(p.Destinations, resolved)
 	}
+	if err := checkMasked(req); err != nil {
+		return nil, err
+	}
 	if err := mode.plan(req, p); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p, needServices(req, p)
 }
 
 // mounted returns the last mount of the spec whose resolved destination is
@@ -143,9 +146,11 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 	return nil
 }
 
+func isSandbox(spec *specs.Spec) bool { return spec.Annotations[annotationContainerType] == "sandbox" }
+
 func choose(req *Request) (string, initMode, error) {
 	spec, opts := req.Spec, req.Options
-	if spec.Annotations[annotationContainerType] == "sandbox" || opts.Init == config.InitNone {
+	if isSandbox(spec) || opts.Init == config.InitNone {
 		return config.InitNone, nil, nil
 	}
 	if spec.Process == nil || len(spec.Process.Args) == 0 {

@@ -2,11 +2,12 @@
 // read-only into the container as /run/rich/launch, beside the shim's socket,
 // and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
-//	launch app            run the image's own command (the CMD) for the shim
-//	launch stop           stop the CMD as the init would, and wait for its end
-//	launch event NAME     tell the shim what the init is about to do
-//	launch run -- ARG...  become a program, without the shim (dumb-init mode)
-//	launch version        print the version
+//	launch app              run the image's own command (the CMD) for the shim
+//	launch stop             stop the CMD as the init would, and wait for its end
+//	launch event NAME       tell the shim what the init is about to do
+//	launch run -- ARG...    become a program, without the shim (dumb-init mode)
+//	launch within N ARG...  run a program, and wait N seconds at the most
+//	launch version          print the version
 package main
 
 import (
@@ -29,6 +30,7 @@ const usage = `usage: launch app
        launch stop
        launch event NAME
        launch run [--] ARG...
+       launch within SECONDS ARG...
        launch version
 `
 
@@ -69,6 +71,8 @@ func dispatch(args []string) int {
 		return event(args[1])
 	case len(args) > 1 && args[0] == "run":
 		return run(args[1:])
+	case len(args) > 2 && args[0] == "within":
+		return within(args[1], args[2:])
 	case len(args) == 1 && args[0] == "version":
 		os.Stdout.WriteString(version + "\n")
 		return 0
