@@ -158,6 +158,10 @@ func (p *Plan) servicesCommand(at string, scripts []string, starts ...string) st
 		"export PATH",
 		"case $1 in",
 		"start)",
+		// Once: the CMD's service may be started again, also on the way
+		// to the end. What our directory lies in is always a tmpfs.
+		"[ ! -e " + at + "-services ] || exit 0",
+		": >" + at + "-services",
 	}
 	lines = append(lines, starts...)
 	for _, s := range scripts {
