@@ -54,6 +54,9 @@ func (p *Plan) boot(req *Request, own bool, halt syscall.Signal, args ...string)
 	if err := p.mountRun(req, at); err != nil {
 		return "", err
 	}
+	if err := p.keepHostname(req); err != nil {
+		return "", err
+	}
 	if req.Rootfs.Exists("/etc/machine-id") {
 		return at, p.mountMachineID(req)
 	}

@@ -80,6 +80,8 @@ type Plan struct {
 	Destinations []string
 	// Files are written below RunDir.
 	Files []File
+	// ReadonlyPaths are read-only beside those of the spec.
+	ReadonlyPaths []string
 	// PrivateCgroup gives the container a cgroup namespace of its own.
 	PrivateCgroup bool
 	// Console gives pid 1 a terminal of its own at /dev/console.

@@ -179,7 +179,7 @@ func (p *Plan) servicesCommand(at string, scripts []string, starts ...string) st
 // maskScripts covers init scripts, so that whoever starts the services starts
 // nothing.
 func (p *Plan) maskScripts(req *Request, dirs ...string) error {
-	for _, name := range req.Options.Mask {
+	for _, name := range append(req.unwanted(hostScripts(req.Spec)), req.Options.Mask...) {
 		programs := []string{path.Join(scriptDir, name)}
 		for _, dir := range dirs {
 			for _, entry := range req.Rootfs.entries(dir) {

@@ -66,9 +66,14 @@ func (s systemd) plan(req *Request, p *Plan) error {
 		cgroup.Type = "cgroup2"
 	}
 	p.Mounts = append(p.Mounts, Mount{Mount: cgroup, Resolved: "/sys/fs/cgroup"})
+	p.ReadonlyPaths = hostSysctls(req.Spec)
+	if err := p.keepHostname(req); err != nil {
+		return err
+	}
 	if err := p.mountRun(req, at); err != nil {
 		return err
 	}
+	p.spareTerminals(req, at)
 	if err := p.mountMachineID(req); err != nil {
 		return err
 	}

@@ -119,4 +119,33 @@ var serviceCases = []rewriteCase{
 	{name: "error-mask-name", options: map[string]string{"mask": "rich-app"}},
 }
 
+// hostCases are containers that could change the host.
+var hostCases = []rewriteCase{
+	{
+		name: "B18-privileged-systemd", rootfs: with(debian, map[string]string{"etc/hostname": "image"}), change: privileged,
+	},
+	{
+		name: "B18-privileged-sysvinit", options: map[string]string{"services": "kmod"},
+		rootfs: with(inits["sysvinit"], map[string]string{
+			"etc/hostname": "image", "etc/init.d/hwclock.sh": shScript, "etc/rcS.d/S01hwclock.sh": "->../init.d/hwclock.sh",
+			"etc/init.d/hostname.sh": shScript, "etc/init.d/kmod": shScript, "etc/init.d/cron": shScript,
+		}),
+		change: privileged,
+	},
+	{
+		name: "B18-sysctls-read-only", change: func(s *specs.Spec) {
+			privileged(s)
+			s.Linux.ReadonlyPaths = []string{"/proc/sys", "/proc/bus"}
+		},
+	},
+}
+
+// privileged gives a container all, in the host's namespaces but for the pids.
+func privileged(s *specs.Spec) {
+	s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN", "CAP_SYS_TIME")
+	s.Linux.Namespaces = s.Linux.Namespaces[:1]
+}
+
+func init() { rewriteCases = append(rewriteCases, hostCases...) }
+
 func init() { rewriteCases = append(rewriteCases, serviceCases...) }
