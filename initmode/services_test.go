@@ -24,6 +24,7 @@ func TestMasks(t *testing.T) {
 		{nil, nil, []string{"getty@.service", "tmp.mount"}, nil},
 		{nil, []string{"getty@tty1.service", "tmp.mount"}, []string{"serial-getty@.service"}, []string{"getty@.service", "tmp.mount"}},
 		{[]string{"sshd"}, nil, []string{"sshd.service", "ssh.service"}, nil},
+		{[]string{"ssh"}, nil, []string{"sshd.service", "ssh.service"}, []string{"cron.service"}},
 		{[]string{"vixie"}, nil, []string{"vixie.service", "cron.service"}, nil},
 		{[]string{"job@1"}, nil, []string{"job@1.service"}, []string{"job@.service"}},
 		{[]string{"job@"}, nil, []string{"job@.service"}, nil},

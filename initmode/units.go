@@ -155,9 +155,7 @@ func (p *Plan) masks(req *Request, wanted []string) []string {
 		unit := unitName(service)
 		names := []string{unit}
 		if file, found := p.unitFile(req, unit); found && file != os.DevNull {
-			if real := path.Base(file); path.Ext(real) == path.Ext(unit) && !strings.Contains(real, "@") {
-				names = append(names, real)
-			}
+			names = append(names, req.Rootfs.unitNames(file)...)
 		} else if real := p.aliased(req, unit); real != "" {
 			names = append(names, real)
 		}
@@ -168,6 +166,26 @@ func (p *Plan) masks(req *Request, wanted []string) []string {
 		}
 	}
 	return out
+}
+
+// unitNames are the names that lead to a unit's file, except for those of a
+// template: its other instances are other services.
+func (r *Rootfs) unitNames(file string) []string {
+	if strings.Contains(path.Base(file), "@") {
+		return nil
+	}
+	names := []string{path.Base(file)}
+	for _, dir := range unitDirs {
+		for _, name := range r.entries(dir) {
+			if path.Ext(name) != path.Ext(file) {
+				continue
+			}
+			if resolved, err := r.Resolve(path.Join(dir, name)); err == nil && resolved == file {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 const servicesTarget = "rich-services.target"
