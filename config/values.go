@@ -109,9 +109,10 @@ func decode(data []byte) (map[string]any, map[string]int, error) {
 				line = p.Shape(raw).Start.Line
 			}
 		}
-		if e.Kind == unstable.KeyValue {
+		switch e.Kind {
+		case unstable.KeyValue:
 			lines[prefix+path] = line
-		} else if e.Kind == unstable.Table {
+		case unstable.Table:
 			lines[path], prefix = line, path+"."
 		}
 	}

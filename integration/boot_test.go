@@ -28,10 +28,11 @@ func TestB12StuckService(t *testing.T) {
 	run.booted()
 	run.Kill(syscall.SIGTERM)
 	eventually(t, runLimit, "the CMD's last words", func() error {
-		if got, err := os.ReadFile(filepath.Join(dir, "bye")); err != nil || string(got) != "bye\n" {
-			return fmt.Errorf("%q, %v", got, err)
+		got, err := os.ReadFile(filepath.Join(dir, "bye"))
+		if err == nil && string(got) != "bye\n" {
+			err = fmt.Errorf("they are %q", got)
 		}
-		return nil
+		return err
 	})
 	// The service has not stopped, nor was it killed.
 	run.waitCommandLine("sleep", "77777")

@@ -101,13 +101,11 @@ func TestServicesSSH(t *testing.T) {
 	defer cancel()
 	login := exec.CommandContext(ctx, "nsenter", "--net", "--target", fmt.Sprint(run.Task.Pid()), "ssh", "-F", "none", "-i", key, "-o", "BatchMode=yes",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile="+filepath.Join(dir, "known"), "root@127.0.0.1", "id -u; cat /proc/1/comm; systemctl is-active rich-app")
+	var said strings.Builder
+	login.Stderr = &said
 	out, err := login.Output()
 	if want := "0\nsystemd\nactive\n"; err != nil || string(out) != want {
-		var said []byte
-		if exit, ok := err.(*exec.ExitError); ok {
-			said = exit.Stderr
-		}
-		run.fatal("the login gave %q, %v, want %q\n%s\n%+v", out, err, want, said, run.Exec("journalctl", "-u", "ssh", "--no-pager"))
+		run.fatal("the login gave %q, %v, want %q\n%s\n%+v", out, err, want, said.String(), run.Exec("journalctl", "-u", "ssh", "--no-pager"))
 	}
 	run.stop()
 }
