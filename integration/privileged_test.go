@@ -76,8 +76,8 @@ func (r *task) terminals() []string {
 // newUTS makes a UTS namespace that stands for the host's, and returns its path and what tells its hostname.
 func newUTS(t *testing.T, hostname string) (path string, get func() string) {
 	t.Helper()
+	// Ended by the end of its input, also when this process is killed.
 	holder := exec.Command("unshare", "--uts", "sh", "-c", "hostname "+hostname+"; echo; exec cat")
-	holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := holder.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
