@@ -16,7 +16,7 @@ import (
 
 // servicesWait is how long, in seconds, the CMD waits for the services that
 // were asked for. Later they go on starting beside it.
-const servicesWait = "30"
+const servicesWait = "60"
 
 // maxEntries bounds how many entries of a directory of an image are looked at.
 const maxEntries = 4096

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Services of the image under each init, by the options services and mask.
@@ -115,7 +116,7 @@ func TestServicesThatFail(t *testing.T) {
 			v.service("broken", "#!/bin/sh\nexit 1\n"),
 			v.service("stuck", "#!/bin/sh\n[ $1 = stop ] || exec sleep 100000\n"),
 			withArgs("sh", "-c", "trap 'exit 5' TERM; echo ready; "+idle))
-		run.WaitOutput("ready", initLimit)
+		run.WaitOutput("ready", initLimit+time.Minute) // for which it waits
 		if !slices.Contains(run.commandLines(), "sleep\x00100000\x00") {
 			t.Errorf("the service that takes long was given up: %q", run.commandLines())
 		}
