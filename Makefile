@@ -79,9 +79,13 @@ unit: prerequisites ## unit tests, with the race detector
 	@CGO_ENABLED=1 go test -race -tags '$(shim_tags)' $(TESTFLAGS) $$(go list ./... | grep -v '/integration')
 
 .PHONY: integration
-integration: integration-files ## tests against a private containerd with real root file systems (root only)
+integration: integration-files integration-programs ## tests against a private containerd with real root file systems (root only)
 	@echo "integration tests"
 	@go test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./integration
+
+.PHONY: integration-programs
+integration-programs:
+	@scripts/need-packages.sh openssh-client hostname
 
 .PHONY: test
 test: ## unit tests, then integration tests

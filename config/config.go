@@ -69,6 +69,13 @@ type Options struct {
 	// RunSize is the size in bytes of the tmpfs mounted at /run; 0 derives
 	// it from the memory limit.
 	RunSize int64
+	// Services are those of the image that are to be started, without the
+	// suffix ".service".
+	Services []string
+	// ServicesSource says what set Services, for messages.
+	ServicesSource string
+	// Mask are the services that must not run, named like Services.
+	Mask []string
 }
 
 // Default returns the options that apply when nothing sets them.
@@ -96,29 +103,33 @@ type Sources struct {
 	// Env is the environment of the CMD.
 	Env []string
 	// Runtime holds the options of the runtime handler.
-	Runtime map[string]string
-	// Host holds the options of the host's file.
-	Host map[string]string
+	Runtime Values
+	// Host is the host's file.
+	Host Host
 }
 
-// Resolve merges the sources. An unknown key or a bad value is an error that
-// names the key, the value and what is accepted.
+// Resolve merges the sources. An unknown key, a bad value and a value that
+// the host's file forbids are errors that name the key, the value and what is
+// accepted.
 func Resolve(src Sources) (Options, error) {
-	opts := Default()
-	for _, layer := range []struct {
-		name   string
-		values map[string]string
-	}{
-		{HostFile + ": ", src.Host},
-		{"runtime option ", src.Runtime},
-	} {
-		for _, key := range slices.Sorted(maps.Keys(layer.values)) {
-			if err := opts.set(key, layer.values[key], layer.name+key); err != nil {
-				return Options{}, err
-			}
+	r := resolver{opts: Default()}
+	for _, key := range slices.Sorted(maps.Keys(src.Host.Options)) {
+		value := src.Host.Options[key]
+		source := HostFile + ": " + key
+		if value.line > 0 {
+			source = fmt.Sprintf("%s: line %d: %s", HostFile, value.line, key)
+		}
+		if err := r.set(ByHost, key, value, source); err != nil {
+			return Options{}, err
 		}
 	}
-	if err := opts.setPouch(src.Env); err != nil {
+	r.host = src.Host
+	for _, key := range slices.Sorted(maps.Keys(src.Runtime)) {
+		if err := r.set(ByHandler, key, src.Runtime[key], "runtime option "+key); err != nil {
+			return Options{}, err
+		}
+	}
+	if err := r.setPouch(src.Env); err != nil {
 		return Options{}, err
 	}
 	// The more specific annotation is applied last, so that it wins.
@@ -134,7 +145,7 @@ func Resolve(src Sources) (Options, error) {
 			continue
 		}
 		if find(name) == nil {
-			return Options{}, unknown("annotation "+key, name)
+			return Options{}, fmt.Errorf("annotation %s: %w", key, unknown(name))
 		}
 		if container == src.Container {
 			own = append(own, key)
@@ -145,11 +156,11 @@ func Resolve(src Sources) (Options, error) {
 		if _, last, ok := cutLast(name); ok {
 			name = last
 		}
-		if err := opts.set(name, src.Annotations[key], "annotation "+key); err != nil {
+		if err := r.set(ByContainer, name, Text(src.Annotations[key]), "annotation "+key); err != nil {
 			return Options{}, err
 		}
 	}
-	return opts, nil
+	return r.opts, nil
 }
 
 // cutLast splits "container.option" at the last dot: a container's name may
@@ -162,26 +173,42 @@ func cutLast(s string) (container, option string, ok bool) {
 	return s[:i], s[i+1:], true
 }
 
-func (o *Options) set(key, value, source string) error {
+// resolver applies sources one after the other.
+type resolver struct {
+	opts Options
+	host Host // limits what is applied
+}
+
+func (r *resolver) set(place Place, key string, value Value, source string) error {
 	opt := find(key)
 	if opt == nil {
-		return unknown(source, key)
+		return fmt.Errorf("%s: %w", source, unknown(key))
 	}
-	if err := opt.apply(o, strings.TrimSpace(value)); err != nil {
+	if opt.Where&place == 0 {
+		return fmt.Errorf("%s: option %q cannot be set here, only by: %s", source, key, opt.Where)
+	}
+	next := r.opts
+	if err := opt.apply(&next, value); err != nil {
 		return fmt.Errorf("%s: value %q: %w", source, value, err)
+	}
+	if err := r.host.permits(opt, value, r.opts, next); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
 	}
 	switch opt.Name {
 	case "init":
-		o.InitSource = source
+		next.InitSource = source
+	case "services":
+		next.ServicesSource = source
 	case "on-exit":
-		o.OnExitSource = source
+		next.OnExitSource = source
 	}
+	r.opts = next
 	return nil
 }
 
 // setPouch applies PouchContainer's variables: rich_mode must be "true" for
 // rich_mode_launch_manner to mean anything, and a missing manner is dumb-init.
-func (o *Options) setPouch(env []string) error {
+func (r *resolver) setPouch(env []string) error {
 	var mode, manner string
 	for _, kv := range env {
 		switch k, v, _ := strings.Cut(kv, "="); k {
@@ -195,9 +222,9 @@ func (o *Options) setPouch(env []string) error {
 	case mode != "true":
 		return nil
 	case manner == "":
-		return o.set("init", InitDumbInit, "environment variable "+PouchMode)
+		return r.set(ByContainer, "init", Text(InitDumbInit), "environment variable "+PouchMode)
 	}
-	return o.set("init", manner, "environment variable "+PouchManner)
+	return r.set(ByContainer, "init", Text(manner), "environment variable "+PouchManner)
 }
 
 // WithoutPouch returns env without PouchContainer's variables.
@@ -208,6 +235,7 @@ func WithoutPouch(env []string) []string {
 	})
 }
 
-func unknown(source, key string) error {
-	return fmt.Errorf("%s: unknown option %q, the nearest known one is %q", source, key, nearest(key, names()))
+// unknown says which option, or which other word, may have been meant.
+func unknown(key string, others ...string) error {
+	return fmt.Errorf("unknown option %q, the nearest known one is %q", key, Nearest(key, append(names(), others...), 1)[0])
 }

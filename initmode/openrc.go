@@ -2,6 +2,7 @@ package initmode
 
 import (
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,11 +23,23 @@ func (o openrcInit) plan(req *Request, p *Plan) error {
 	if err := p.disableOpenRCGettys(req); err != nil {
 		return err
 	}
+	scripts, err := p.initScripts(req, slices.DeleteFunc(slices.Clone(req.Options.Services), func(name string) bool {
+		return req.Rootfs.enabled(name, verbatim, openrcLevels...)
+	}))
+	if err != nil {
+		return err
+	}
+	if err := p.maskScripts(req); err != nil {
+		return err
+	}
 	launcher := path.Join(at, "launch")
-	if !o.own {
-		if err := o.service(req, p, launcher); err != nil {
-			return err
-		}
+	if o.own {
+		err = p.joinLevel(req, scripts)
+	} else {
+		err = o.service(req, p, at, scripts)
+	}
+	if err != nil {
+		return err
 	}
 	// The last thing to start in the runlevel that stops all others.
 	// Without CAP_SYS_BOOT openrc-init stays for ever after it.
@@ -47,23 +60,31 @@ func (o openrcInit) plan(req *Request, p *Plan) error {
 }
 
 // service makes the CMD a service of the runlevel.
-func (openrcInit) service(req *Request, p *Plan, launcher string) error {
+func (openrcInit) service(req *Request, p *Plan, at string, scripts []string) error {
+	launcher := path.Join(at, "launch")
+	var start []string
+	// Not by the runlevel, in which everything would wait for a script that
+	// hangs. OpenRC itself stops them, after the CMD.
+	if services := p.servicesCommand(at, scripts); services != "" {
+		start = []string{"	" + services + " start >/dev/console 2>&1"}
+	}
 	p.Files = append(p.Files,
 		// A script with functions of its own: start-stop-daemon may be
 		// another one than OpenRC's.
-		script("openrc/rich-app",
+		script("openrc/rich-app", slices.Concat([]string{
 			"#!/sbin/openrc-run",
 			`description="Command of the container"`,
 			"depend() {",
 			"	after *",
 			"}",
 			"start() {",
-			"	"+launcher+" app </dev/null >/dev/console 2>&1 &",
+		}, start, []string{
+			"	" + launcher + " app </dev/null >/dev/console 2>&1 &",
 			"}",
 			"stop() {",
-			"	"+launcher+" stop",
+			"	" + launcher + " stop",
 			"}",
-		),
+		})...),
 	)
 	return p.addOpenRC(req, "rich-app", openrcLevel)
 }
@@ -79,10 +100,22 @@ func (p *Plan) addOpenRC(req *Request, name, level string) error {
 	return nil
 }
 
+// joinLevel adds init scripts to the runlevel that is started.
+func (p *Plan) joinLevel(req *Request, scripts []string) error {
+	for _, s := range scripts {
+		// What the file holds does not matter.
+		p.addOnce(script("openrc/wanted", "#!/sbin/openrc-run"))
+		if err := p.cover(req, "openrc/wanted", path.Join("/etc/runlevels", openrcLevel, path.Base(s))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // disableOpenRCGettys covers the scripts of the gettys that are to run in the
 // default runlevel.
 func (p *Plan) disableOpenRCGettys(req *Request) error {
-	scripts := req.Rootfs.gettys("/etc/runlevels/" + openrcLevel)
+	scripts := req.unwanted(req.Rootfs.gettys("/etc/runlevels/" + openrcLevel))
 	if len(scripts) == 0 {
 		return nil
 	}

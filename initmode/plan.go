@@ -82,6 +82,8 @@ type Plan struct {
 	Destinations []string
 	// Files are written below RunDir.
 	Files []File
+	// ReadonlyPaths are read-only beside those of the spec.
+	ReadonlyPaths []string
 	// PrivateCgroup gives the container a cgroup namespace of its own.
 	PrivateCgroup bool
 	// Console gives pid 1 a terminal of its own at /dev/console.
@@ -121,7 +123,7 @@ func New(req *Request) (*Plan, error) {
 	}
 	p := &Plan{Init: name}
 	if mode == nil {
-		return p, checkOnExit(req, p)
+		return p, errors.Join(checkOnExit(req, p), needServices(req, p))
 	}
 	for i, m := range req.Spec.Mounts {
 		resolved, err := req.Rootfs.Resolve(m.Destination)
@@ -130,10 +132,13 @@ func New(req *Request) (*Plan, error) {
 		}
 		p.Destinations = append(p.Destinations, resolved)
 	}
+	if err := checkMasked(req); err != nil {
+		return nil, err
+	}
 	if err := mode.plan(req, p); err != nil {
 		return nil, err
 	}
-	return p, checkOnExit(req, p)
+	return p, errors.Join(checkOnExit(req, p), needServices(req, p))
 }
 
 // checkOnExit rejects an option on-exit that nobody would heed. A sandbox has
@@ -151,8 +156,6 @@ func checkOnExit(req *Request, p *Plan) error {
 		opts.OnExitSource, opts.OnExit, p.Init, why, config.InitDumbInit, config.OnExitStop)
 }
 
-func isSandbox(spec *specs.Spec) bool { return spec.Annotations[annotationContainerType] == "sandbox" }
-
 // mounted returns the last mount of the spec whose resolved destination is
 // exactly dst: the one that is seen there.
 func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
@@ -163,6 +166,8 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 	}
 	return nil
 }
+
+func isSandbox(spec *specs.Spec) bool { return spec.Annotations[annotationContainerType] == "sandbox" }
 
 func choose(req *Request) (string, initMode, error) {
 	spec, opts := req.Spec, req.Options

@@ -23,7 +23,22 @@ func (s sysvinit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	p.Files = append(p.Files, text("inittab", sysvInittab(data, path.Join(at, "launch"), s.own)...))
+	entries := unmasked(parseInittab(data), req.Options.Mask)
+	level := sysvLevel(entries)
+	links := []string{"/etc/rcS.d", "/etc/rc" + level + ".d"}
+	starts := slices.DeleteFunc(slices.Clone(req.Options.Services), func(name string) bool {
+		return req.Rootfs.enabled(name, started, links...) ||
+			req.Rootfs.hasOpenRC() && req.Rootfs.enabled(name, verbatim, openrcLevels...)
+	})
+	scripts, err := p.initScripts(req, starts)
+	if err != nil {
+		return err
+	}
+	if err := p.maskScripts(req, links...); err != nil {
+		return err
+	}
+	services := p.servicesCommand(at, scripts)
+	p.Files = append(p.Files, text("inittab", sysvInittab(entries, level, path.Join(at, "launch"), services, s.own)...))
 	return p.cover(req, "inittab", inittabPath)
 }
 
@@ -32,25 +47,30 @@ const defaultLevel = "2"
 
 // sysvIDs are those of our lines: of two lines with the same one it takes
 // the first.
-var sysvIDs = []string{"id", "ric1", "ric2", "ric3", "ric4", "rich"}
+var sysvIDs = []string{"id", "ric1", "ric2", "ric3", "ric4", "ric5", "ric6", "rich"}
+
+// sysvLevel is the runlevel that is entered. Of more than one sysvinit takes
+// the highest. Only in these does a machine work.
+func sysvLevel(entries []inittabEntry) string {
+	level := defaultLevel
+	for _, e := range entries {
+		for _, l := range []string{"2", "3", "4", "5"} {
+			if e.action == "initdefault" && strings.Contains(e.levels, l) {
+				level = l
+			}
+		}
+	}
+	return level
+}
 
 // sysvInittab is the image's inittab without what serves terminals and what
 // reacts to the keyboard or the power supply, with our own lines. With own
-// the CMD is the init itself.
-func sysvInittab(data []byte, launcher string, own bool) []string {
-	level := defaultLevel
+// the CMD is the init itself. services is the command that starts and stops
+// services, if there are any.
+func sysvInittab(entries []inittabEntry, level, launcher, services string, own bool) []string {
 	var kept []string
-	for _, e := range parseInittab(data) {
+	for _, e := range entries {
 		switch e.action {
-		case "initdefault":
-			// Of more than one it takes the highest. Only in these does
-			// a machine work.
-			for _, l := range []string{"2", "3", "4", "5"} {
-				if strings.Contains(e.levels, l) {
-					level = l
-				}
-			}
-			continue
 		case "respawn", "wait", "once":
 			if e.isLogin() {
 				continue
@@ -74,6 +94,10 @@ func sysvInittab(data []byte, launcher string, own bool) []string {
 		lines = append(lines, "ric2:016:wait:"+launcher+" stop")
 	}
 	lines = append(lines, "ric3:6:wait:"+launcher+" event reboot")
+	if services != "" {
+		lines = append(lines, "ric5:016:wait:"+services+" stop")
+		kept = append(kept, "ric6:2345:wait:"+services+" start")
+	}
 	lines = append(lines, kept...)
 	// Without CAP_SYS_BOOT it stays for ever when all is done.
 	lines = append(lines, "ric4:06:wait:"+launcher+" event halted")

@@ -16,6 +16,9 @@ import (
 // docsLimit bounds one example.
 const docsLimit = 2 * time.Minute
 
+// hostConfig is where the host's file is.
+const hostConfig = "/etc/containerd/"
+
 // docsBlock is an example of the documentation. In it a line after "$ " is a command, a line after "> " continues it,
 // and all others are the output, where "..." stands for any text.
 var docsBlock = regexp.MustCompile("(?sm)^```console example\n(.*?)^```$")
@@ -46,6 +49,11 @@ func TestDocsExamples(t *testing.T) {
 
 func runExample(t *testing.T, text string) {
 	script, want := parseExample(text)
+	if strings.Contains(script, hostConfig) {
+		// The example is about the host's file: a shim of its own sees it.
+		h := newHostFiles(t, map[string]string{hostConfig + "rich.toml": ""})
+		script = strings.NewReplacer(hostConfig, h.Path(hostConfig)+"/", "io.containerd.rich.v2", h.Runtime).Replace(script)
+	}
 	compare := snapshotHost(t)
 	ctx, cancel := context.WithTimeout(context.Background(), docsLimit)
 	defer cancel()

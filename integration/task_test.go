@@ -75,6 +75,7 @@ type taskSettings struct {
 	id              string
 	args            []string
 	spec            []oci.SpecOpts
+	runtime         string
 	runtimeOptions  any
 	stdin, terminal bool
 	snapshot        []snapshots.Opt
@@ -162,7 +163,7 @@ func newTask(t testing.TB, image string, opts ...taskOption) *task {
 // tryTask is newTask for tests that expect an error of the runtime's create. The task it returns then has no Task.
 func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	t.Helper()
-	settings := taskSettings{id: newID(t)}
+	settings := taskSettings{id: newID(t), runtime: testRuntime}
 	for _, opt := range opts {
 		opt(&settings)
 	}
@@ -184,7 +185,7 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 		containerd.WithImage(from),
 		containerd.WithImageStopSignal(from, "SIGTERM"),
 		containerd.WithNewSnapshot(settings.id, from, settings.snapshot...),
-		containerd.WithRuntime(testRuntime, settings.runtimeOptions),
+		containerd.WithRuntime(settings.runtime, settings.runtimeOptions),
 		containerd.WithNewSpec(append(spec, settings.spec...)...),
 	}
 	ctx, cancel := private.within(callLimit)

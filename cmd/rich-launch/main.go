@@ -2,13 +2,14 @@
 // read-only into the container as /run/rich/launch, beside the shim's socket,
 // and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
-//	launch app            run the image's own command (the CMD) for the shim
-//	launch stop           stop the CMD as the init would, and wait for its end
-//	launch event NAME     tell the shim what the init is about to do
-//	launch state ARG...   tell the shim what a program prints, the init's state
-//	launch run -- ARG...  become a program, without the shim (dumb-init mode)
-//	launch env -- ARG...  become a program with the environment of the container
-//	launch version        print the version
+//	launch app              run the image's own command (the CMD) for the shim
+//	launch stop             stop the CMD as the init would, and wait for its end
+//	launch event NAME       tell the shim what the init is about to do
+//	launch state ARG...     tell the shim what a program prints, the init's state
+//	launch run -- ARG...    become a program, without the shim (dumb-init mode)
+//	launch env -- ARG...    become a program with the environment of the container
+//	launch within N ARG...  run a program, and wait N seconds at the most
+//	launch version          print the version
 package main
 
 import (
@@ -33,6 +34,7 @@ const usage = `usage: launch app
        launch state ARG...
        launch run [--] ARG...
        launch env [--] ARG...
+       launch within SECONDS ARG...
        launch version
 `
 
@@ -77,6 +79,8 @@ func dispatch(args []string) int {
 		return run(args[1:])
 	case len(args) > 1 && args[0] == "env":
 		return env(args[1:])
+	case len(args) > 2 && args[0] == "within":
+		return within(args[1], args[2:])
 	case len(args) == 1 && args[0] == "version":
 		os.Stdout.WriteString(version + "\n")
 		return 0
