@@ -176,7 +176,9 @@ func TestOnExitRestart(t *testing.T) {
 func TestOnExitKeep(t *testing.T) {
 	t.Parallel()
 	ended := func(status int) func(appState) bool {
-		return func(s appState) bool { return !s.Running && s.Status != nil && *s.Status == status && s.RestartAt == nil }
+		return func(s appState) bool {
+			return !s.Running && s.Status != nil && *s.Status == status && s.RestartAt == nil
+		}
 	}
 	for _, v := range matrixInits {
 		t.Run(v.name, func(t *testing.T) {
