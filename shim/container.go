@@ -25,27 +25,39 @@ import (
 // container is a task: pid 1, what is executed beside it, and what has to be
 // cleaned up after them.
 type container struct {
-	id      string
-	bundle  bundle
-	events  *events
-	options config.Options
-	plan    *initmode.Plan
-	spec    *specs.Spec // as rewritten
-	made    made
-	lc      *libcontainer.Container
-	log     *log.Entry
+	id       string
+	bundle   bundle
+	events   *events
+	children *children
+	options  config.Options
+	plan     *initmode.Plan
+	spec     *specs.Spec // as rewritten
+	made     made
+	lc       *libcontainer.Container
+	log      *log.Entry
 
 	init    *process
 	app     *app          // nil unless pid 1 is an init that uses the launcher
 	watch   *initWatch    // what it tells about its state; may be nil
 	console *consoleLog   // what pid 1 itself says, if it has a console of its own
 	metrics metricsSource // the container's cgroup
+	ooms    *oomWatch     // nil if the kernel refused it
 	gone    chan struct{} // closed when pid 1 has been waited for
 	halting sync.Once
+
+	poststart []specs.Hook
 
 	// announce is held while the start of pid 1 is announced, so that its
 	// end cannot be announced before.
 	announce sync.Mutex
+
+	// starting lets one exec at a time into libcontainer, whose lock is fair:
+	// behind hundreds of waiting execs a signal would come too late.
+	starting sync.Mutex
+
+	// removing is held while the container is removed.
+	removing  sync.Mutex
+	destroyed bool
 
 	mu        sync.Mutex
 	resources *specs.LinuxResources
@@ -54,7 +66,6 @@ type container struct {
 	ended     bool           // pid 1 is gone: nothing may be started any more
 	paused    bool
 	killed    bool
-	destroyed bool
 }
 
 // process returns pid 1 for an empty execID.
@@ -119,7 +130,7 @@ func (c *container) halt() {
 // after those of all its execs, and when every byte of its output is with
 // the reader.
 func (c *container) waitInit() {
-	state, err := c.init.proc.Wait()
+	state, err := c.children.wait(c.init.proc)
 	at := time.Now()
 	close(c.gone)
 	ws := waitStatus(state, err)
@@ -157,6 +168,9 @@ func (c *container) waitInit() {
 	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")
 	}
+	if c.ooms != nil {
+		c.ooms.stop()
+	}
 	c.init.exited(status, at)
 	c.events.add(&eventstypes.TaskExit{
 		ContainerID: c.id,
@@ -165,7 +179,7 @@ func (c *container) waitInit() {
 		ExitStatus:  status,
 		ExitedAt:    protobuf.ToTimestamp(at),
 	})
-	close(c.init.done)
+	c.init.end()
 }
 
 // waitStatus is how a process ended. A wait that failed, which only a foreign
@@ -180,28 +194,20 @@ func waitStatus(state *os.ProcessState, err error) syscall.WaitStatus {
 
 // destroy removes a container whose processes are gone.
 func (c *container) destroy() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.removing.Lock()
+	defer c.removing.Unlock()
 	if !c.destroyed {
-		err := c.lc.Destroy()
-		if err != nil && stateExists(c.made.Root, c.id) {
-			// The cgroup could not be removed; nothing else was tried.
+		if err := c.lc.Destroy(); err != nil {
 			return fmt.Errorf("destroy container: %w", err)
 		}
-		if err != nil {
-			// Everything is gone, a hook failed (runtime-spec, Lifecycle 13).
-			c.log.WithError(err).Warn("poststop hooks")
-		}
 		c.destroyed = true
+	}
+	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
+		// Everything is gone, a hook failed (runtime-spec, Lifecycle 13).
+		c.log.WithError(err).Warn("poststop hooks")
 	}
 	if err := c.bundle.sweep(c.made); err != nil {
 		return err
 	}
 	return os.RemoveAll(c.bundle.path())
-}
-
-// stateExists reports whether libcontainer still has a container's state.
-func stateExists(root, id string) bool {
-	_, err := libcontainer.Load(root, id)
-	return !errors.Is(err, libcontainer.ErrNotExist)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -16,6 +17,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/cgroups"
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be applied
+	"github.com/opencontainers/cgroups/systemd"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -49,7 +51,6 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		},
 		Pid: uint32(c.init.pid),
 	})
-	go c.watchOOM()
 	go c.waitInit()
 	return &task.CreateTaskResponse{Pid: uint32(c.init.pid)}, nil
 }
@@ -81,12 +82,13 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	}
 	b := bundle(r.Bundle)
 	c := &container{
-		id:     r.ID,
-		bundle: b,
-		events: s.events,
-		execs:  map[string]*process{},
-		gone:   make(chan struct{}),
-		log:    log.G(ctx).WithField("container", r.ID),
+		id:       r.ID,
+		bundle:   b,
+		events:   s.events,
+		children: s.children,
+		execs:    map[string]*process{},
+		gone:     make(chan struct{}),
+		log:      log.G(ctx).WithField("container", r.ID),
 	}
 	// A Create that was interrupted may have left something.
 	if _, err := remains(r.Bundle); err != nil {
@@ -113,7 +115,10 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		// directory: the bundle of the first container of a pod.
 		rootfs = filepath.Join(r.Bundle, rootfs)
 	}
-	c.made = made{Root: libcontainerRoot(b, handler.root, s.namespace), Rootfs: rootfs, Mounted: len(r.Rootfs) > 0}
+	if err := b.linkState(handler.root, s.namespace); err != nil {
+		return nil, fmt.Errorf("runtime option Root: value %q: %w", handler.root, err)
+	}
+	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0}
 	if c.made.Mounted {
 		c.made.Rootfs = filepath.Join(r.Bundle, "rootfs")
 	}
@@ -234,6 +239,11 @@ func cgroupLayout() initmode.CgroupLayout {
 
 // configure makes libcontainer's container.
 func (c *container) configure(handler handlerOptions, rootfs string) error {
+	if handler.systemdCgroup {
+		if err := checkSystemdCgroup(c.spec); err != nil {
+			return err
+		}
+	}
 	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       c.id,
 		UseSystemdCgroup: handler.systemdCgroup,
@@ -252,8 +262,37 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	if c.spec.Linux != nil {
 		c.resources = c.spec.Linux.Resources
 	}
-	c.lc, err = libcontainer.Create(c.made.Root, c.id, cfg)
-	return err
+	hooks, err := setHooks(cfg, c.spec.Hooks)
+	if err != nil {
+		return err
+	}
+	if c.lc, err = libcontainer.Create(c.bundle.path(stateDir), c.id, cfg); err != nil {
+		return err
+	}
+	state, err := c.lc.State()
+	if err != nil {
+		return errors.Join(err, c.lc.Destroy())
+	}
+	// From here on there may be cgroups, and the poststop hooks are due.
+	c.poststart = hooks.poststart
+	c.made.Cgroups, c.made.Poststop, c.made.State = state.CgroupPaths, hooks.poststop, stateOf(c.id, c.bundle, c.spec)
+	if err := c.bundle.store(madeFile, c.made); err != nil {
+		return errors.Join(err, c.lc.Destroy())
+	}
+	return nil
+}
+
+// checkSystemdCgroup says what libcontainer's own errors leave out: that it
+// is an option of the handler which asks for systemd.
+func checkSystemdCgroup(spec *specs.Spec) error {
+	if !systemd.IsRunningSystemd() {
+		return fmt.Errorf("runtime option SystemdCgroup: value true: systemd does not run on this host; remove the option: %w", errdefs.ErrInvalidArgument)
+	}
+	if spec.Linux != nil && spec.Linux.CgroupsPath != "" && strings.Count(spec.Linux.CgroupsPath, ":") != 2 {
+		return fmt.Errorf("linux.cgroupsPath: value %q: with the runtime option SystemdCgroup want slice:prefix:name: %w",
+			spec.Linux.CgroupsPath, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // revertContainer ends and removes a container that could not be started.
@@ -270,7 +309,7 @@ func (c *container) revertContainer() error {
 			if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
 				errs = append(errs, err)
 			}
-			_, _ = c.init.proc.Wait() // it may never have existed
+			_, _ = c.children.wait(c.init.proc) // it may never have existed
 		}
 		if c.init.io != nil {
 			c.init.io.close()
@@ -279,7 +318,11 @@ func (c *container) revertContainer() error {
 	if c.console != nil {
 		c.console.Close()
 	}
-	return errors.Join(append(errs, c.lc.Destroy())...)
+	errs = append(errs, c.lc.Destroy())
+	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
+		c.log.WithError(err).Warn("poststop hooks")
+	}
+	return errors.Join(errs...)
 }
 
 // startInit starts pid 1 up to the point where it waits for Start.
@@ -317,7 +360,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.plan.Console {
 		err = c.startWithConsole()
 	} else {
-		err = c.init.run(c.lc)
+		err = c.init.run(c.children, c.lc)
 	}
 	if err != nil {
 		return err
@@ -335,6 +378,9 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	// Read before systemd moves itself to a cgroup of its own.
 	if c.metrics, err = newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
+	}
+	if c.ooms, err = watchOOM(pid, func() { c.events.add(&eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
+		c.log.WithError(err).Warn("there will be no OOM events")
 	}
 	return nil
 }
@@ -396,7 +442,7 @@ func (c *container) startWithConsole() error {
 	}
 	defer console.close()
 	c.init.proc.ConsoleSocket = console.theirs
-	if err := c.lc.Start(c.init.proc); err != nil {
+	if err := c.children.start(c.lc, c.init.proc); err != nil {
 		return err
 	}
 	master, err := console.receive()
