@@ -52,6 +52,8 @@ type daemon struct {
 	imagesLock sync.Mutex
 	images     map[string]containerd.Image
 
+	otherEvents bool // events has its second name
+
 	removeOnce sync.Once
 }
 
@@ -62,6 +64,14 @@ func (d *daemon) name() string { return filepath.Base(d.dir) }
 func (d *daemon) cgroup() string { return cgroupParent + "/" + d.name() }
 
 func (d *daemon) address() string { return filepath.Join(d.dir, "containerd.sock") }
+
+// events is where containerd takes the events of shims.
+func (d *daemon) events() string {
+	if d.otherEvents {
+		return d.address() + ".ttrpc.2"
+	}
+	return d.address() + ".ttrpc"
+}
 
 // log is where containerd and, through it, the shims write.
 func (d *daemon) log() string { return filepath.Join(d.dir, "containerd.log") }
@@ -118,7 +128,7 @@ func startDaemon() (_ *daemon, err error) {
 }
 
 func (d *daemon) config() string {
-	return strings.ReplaceAll(`version = 4
+	return strings.NewReplacer("DIR", d.dir, "EVENTS", d.events()).Replace(`version = 4
 root = "DIR/root"
 state = "DIR/state"
 temp = "DIR/tmp"
@@ -130,18 +140,18 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [plugins."io.containerd.server.v1.grpc"]
   address = "DIR/containerd.sock"
 [plugins."io.containerd.server.v1.ttrpc"]
-  address = "DIR/containerd.sock.ttrpc"
+  address = "EVENTS"
 [plugins."io.containerd.shim.v1.manager"]
   socket_dir = "DIR/s"
 [plugins."io.containerd.internal.v1.opt"]
   path = "DIR/opt"
 [plugins."io.containerd.image-verifier.v1.bindir"]
   bin_dir = "DIR/image-verifier"
-`, "DIR", d.dir)
+`)
 }
 
 func (d *daemon) launch() error {
-	log, err := os.Create(d.log())
+	log, err := os.OpenFile(d.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}

@@ -296,7 +296,7 @@ func (d *daemon) socketLines() ([]string, error) {
 	for line := range strings.Lines(string(content)) {
 		fields := strings.Fields(line)
 		path := strings.TrimPrefix(fields[len(fields)-1], "@")
-		listening := len(fields) == 8 && fields[3] == "00010000"
+		listening := len(fields) == 8 && fields[3] == "00010000" && !strings.HasPrefix(path, d.address())
 		if listening && slices.ContainsFunc(append(d.watched(), d.dir), func(dir string) bool { return isBelow(path, dir) }) {
 			lines = append(lines, "socket "+path)
 		}
