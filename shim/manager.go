@@ -71,6 +71,7 @@ func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *b
 	// At its end the shim removes the socket that this file names, and who
 	// cleans up after a shim that was killed does. (The library by itself
 	// would only find the one of a group called like its first container.)
+	// A restarted containerd 1.x finds the shim of each container by it.
 	if err := os.WriteFile(addressFile, []byte(result.Address), 0o600); err != nil {
 		return nil, err
 	}
