@@ -43,8 +43,9 @@ const (
 // daemon is a containerd that shares nothing with the machine's own one.
 type daemon struct {
 	// dir holds everything of the run: root, state, sockets, logs.
-	dir    string
-	client *containerd.Client
+	dir     string
+	release release
+	client  *containerd.Client
 
 	command *exec.Cmd
 	exited  chan struct{} // closed when containerd has ended
@@ -55,6 +56,21 @@ type daemon struct {
 	otherEvents bool // events has its second name
 
 	removeOnce sync.Once
+}
+
+// daemons are all that were started, for removeDaemons.
+var daemons struct {
+	lock sync.Mutex
+	all  []*daemon
+}
+
+// removeDaemons removes all daemons at once.
+func removeDaemons() {
+	daemons.lock.Lock()
+	defer daemons.lock.Unlock()
+	for _, d := range daemons.all {
+		d.remove()
+	}
 }
 
 // name tells this run from others on the same machine.
@@ -86,8 +102,19 @@ func (d *daemon) within(limit time.Duration) (context.Context, context.CancelFun
 	return context.WithTimeout(d.context(), limit)
 }
 
-func startDaemon() (_ *daemon, err error) {
-	dir, err := os.MkdirTemp("", runPrefix)
+// startDaemon starts the newest containerd, and puts temporary files of this process into its folder from then on.
+func startDaemon() (*daemon, error) {
+	d, err := startRelease(newest, os.TempDir())
+	if err != nil {
+		return nil, err
+	}
+	// The client mounts snapshots below the temporary folder: keep these in our own one as well.
+	return d, os.Setenv("TMPDIR", filepath.Join(d.dir, "client-tmp"))
+}
+
+// startRelease starts a containerd with a folder of its own in parent.
+func startRelease(of release, parent string) (_ *daemon, err error) {
+	dir, err := os.MkdirTemp(parent, runPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +122,10 @@ func startDaemon() (_ *daemon, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
-	d := &daemon{dir: dir, images: map[string]containerd.Image{}, exited: make(chan struct{})}
+	d := &daemon{dir: dir, release: of, images: map[string]containerd.Image{}}
+	daemons.lock.Lock()
+	daemons.all = append(daemons.all, d)
+	daemons.lock.Unlock()
 	defer func() {
 		if err != nil {
 			d.remove()
@@ -111,13 +141,11 @@ func startDaemon() (_ *daemon, err error) {
 	if err := os.WriteFile(filepath.Join(dir, "owner"), []byte(ownerMark(os.Getpid())), 0o644); err != nil {
 		return nil, err
 	}
-	// The client mounts snapshots below the temporary folder: keep these in our own one as well.
 	for _, sub := range []string{"tmp", "client-tmp", "fifo"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	os.Setenv("TMPDIR", filepath.Join(dir, "client-tmp"))
 	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(d.config()), 0o644); err != nil {
 		return nil, err
 	}
@@ -127,27 +155,26 @@ func startDaemon() (_ *daemon, err error) {
 	return d, d.connect()
 }
 
+// config is the configuration of the release, for this daemon.
 func (d *daemon) config() string {
-	return strings.NewReplacer("DIR", d.dir, "EVENTS", d.events()).Replace(`version = 4
-root = "DIR/root"
-state = "DIR/state"
-temp = "DIR/tmp"
-imports = []
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-  "io.containerd.nri.v1.nri", "io.containerd.monitor.container.v1.restart"]
-[debug]
-  level = "debug"
-[plugins."io.containerd.server.v1.grpc"]
-  address = "DIR/containerd.sock"
-[plugins."io.containerd.server.v1.ttrpc"]
-  address = "EVENTS"
-[plugins."io.containerd.shim.v1.manager"]
-  socket_dir = "DIR/s"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "DIR/opt"
-[plugins."io.containerd.image-verifier.v1.bindir"]
-  bin_dir = "DIR/image-verifier"
-`)
+	return strings.NewReplacer("DIR", d.dir, "EVENTS", d.events()).Replace(d.release.config)
+}
+
+// kill ends containerd as a crash would: with no chance to tell the shims.
+func (d *daemon) kill() error {
+	if err := d.command.Process.Kill(); err != nil {
+		return err
+	}
+	<-d.exited
+	return nil
+}
+
+// restart starts containerd again after kill.
+func (d *daemon) restart() error {
+	if err := d.launch(); err != nil {
+		return err
+	}
+	return d.connect()
 }
 
 func (d *daemon) launch() error {
@@ -156,26 +183,30 @@ func (d *daemon) launch() error {
 		return err
 	}
 	defer log.Close()
-	d.command = exec.Command(buildPath("tools/containerd"), "--config", filepath.Join(d.dir, "config.toml"))
-	d.command.Stdout, d.command.Stderr = log, log
-	d.command.Env = append(os.Environ(),
+	command, exited := exec.Command(d.release.binary(), "--config", filepath.Join(d.dir, "config.toml")), make(chan struct{})
+	command.Stdout, command.Stderr = log, log
+	command.Env = append(os.Environ(),
 		"PATH="+buildPath("bin")+":"+os.Getenv("PATH"),
 		"TMPDIR="+filepath.Join(d.dir, "tmp"))
 	// A test process that is killed takes containerd along; a terminal's Ctrl-C is for the test process alone.
-	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 
 	started := make(chan error)
 	go func() {
 		// The parent death signal follows the thread, not the process.
 		runtime.LockOSThread()
-		err := d.command.Start()
+		err := command.Start()
 		started <- err
 		if err == nil {
-			_ = d.command.Wait() // ProcessState tells how it ended
-			close(d.exited)
+			_ = command.Wait() // ProcessState tells how it ended
+			close(exited)
 		}
 	}()
-	return <-started
+	if err := <-started; err != nil {
+		return err
+	}
+	d.command, d.exited = command, exited
+	return nil
 }
 
 func (d *daemon) connect() error {
@@ -255,7 +286,7 @@ func (d *daemon) remove() {
 		if d.client != nil {
 			d.client.Close()
 		}
-		if d.command != nil && d.command.Process != nil {
+		if d.command != nil {
 			d.command.Process.Signal(syscall.SIGTERM)
 			select {
 			case <-d.exited:
@@ -277,7 +308,7 @@ func (d *daemon) keepLog() {
 	if err != nil {
 		return
 	}
-	if err := os.WriteFile(buildPath("integration-containerd.log"), content, 0o644); err != nil {
+	if err := os.WriteFile(buildPath("integration-"+d.release.name+".log"), content, 0o644); err != nil {
 		complain("%v", err)
 	}
 }

@@ -30,9 +30,14 @@ type eventLog struct {
 // subscribe collects the events of the container id from now until the end of the test. Call it before newTask, with withID.
 func subscribe(t testing.TB, id string) *eventLog {
 	t.Helper()
-	ctx, cancel := context.WithCancel(private.context())
+	return private.subscribe(t, id)
+}
+
+func (d *daemon) subscribe(t testing.TB, id string) *eventLog {
+	t.Helper()
+	ctx, cancel := context.WithCancel(d.context())
 	t.Cleanup(cancel)
-	messages, errs := private.client.Subscribe(ctx, fmt.Sprintf("namespace==%s,topic~=^/tasks/", testNamespace))
+	messages, errs := d.client.Subscribe(ctx, fmt.Sprintf("namespace==%s,topic~=^/tasks/", testNamespace))
 	log := &eventLog{t: t, id: id}
 	go func() {
 		for {

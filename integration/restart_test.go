@@ -23,16 +23,14 @@ import (
 // crash ends containerd as a crash would: nothing that it holds is put in order.
 func (d *daemon) crash(t testing.TB) {
 	t.Helper()
-	if err := d.command.Process.Kill(); err != nil {
+	if err := d.kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-d.exited
 }
 
 // resume starts containerd again.
 func (d *daemon) resume(t testing.TB) {
 	t.Helper()
-	d.exited = make(chan struct{})
 	if err := d.launch(); err != nil {
 		t.Fatal(err)
 	}
