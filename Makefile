@@ -21,7 +21,8 @@ shim_tags := netgo osusergo no_grpc seccomp
 shim_ldflags := -s -w -extldflags "-static" -X containerd-shim-rich/shim.Version=$(VERSION)
 launch_ldflags := -s -w -X main.version=$(VERSION)
 containerd_tags := no_btrfs no_devmapper no_zfs
-# The older ones run plain containers only.
+# The older ones run containers without CRI. Their module files list what a build with these tags needs, and no more:
+# go list -mod=mod -tags "..." -deps tool, after a change of the version.
 older_tags := $(containerd_tags) no_aufs no_cri no_systemd no_tracing
 tool_ldflags := -s -w
 

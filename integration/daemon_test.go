@@ -146,7 +146,7 @@ func startRelease(of release, parent string) (_ *daemon, err error) {
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(d.config()), 0o644); err != nil {
+	if err := d.configure(); err != nil {
 		return nil, err
 	}
 	if err := d.launch(); err != nil {
@@ -155,9 +155,10 @@ func startRelease(of release, parent string) (_ *daemon, err error) {
 	return d, d.connect()
 }
 
-// config is the configuration of the release, for this daemon.
-func (d *daemon) config() string {
-	return strings.NewReplacer("DIR", d.dir, "EVENTS", d.events()).Replace(d.release.config)
+// configure writes the configuration of the daemon's release.
+func (d *daemon) configure() error {
+	config := strings.NewReplacer("DIR", d.dir, "EVENTS", d.events()).Replace(d.release.config)
+	return os.WriteFile(filepath.Join(d.dir, "config.toml"), []byte(config), 0o644)
 }
 
 // kill ends containerd as a crash would: with no chance to tell the shims.

@@ -49,7 +49,7 @@ func (d *daemon) resumeUnheard(t testing.TB) (listen func()) {
 	t.Helper()
 	known := d.events()
 	d.otherEvents = !d.otherEvents
-	if err := os.WriteFile(filepath.Join(d.dir, "config.toml"), []byte(d.config()), 0o644); err != nil {
+	if err := d.configure(); err != nil {
 		t.Fatal(err)
 	}
 	d.resume(t)

@@ -134,6 +134,9 @@ func TestContainerdVersions(t *testing.T) {
 						{"shared shim", versionSharedShim},
 						{"options", versionOptions},
 					} {
+						if v == systemdBookworm && (c.name == "shared shim" || c.name == "options") {
+							continue // these are not about what is in the container
+						}
 						t.Run(c.name, func(t *testing.T) {
 							before, err := d.snapshot()
 							if err != nil {
@@ -147,6 +150,35 @@ func TestContainerdVersions(t *testing.T) {
 					}
 				})
 			}
+		})
+	}
+}
+
+// TestContainerdUpgrade keeps tasks running while their containerd is replaced by the newest one.
+func TestContainerdUpgrade(t *testing.T) {
+	t.Parallel()
+	for _, of := range releases[:len(releases)-1] {
+		t.Run("from "+of.line(), func(t *testing.T) {
+			t.Parallel()
+			d := of.start(t)
+			run, _, gone := watchOn(t, d, variant{image: imageBusybox, init: "dumb-init"}, answering)
+			run.WaitOutput("ready", runLimit)
+			if err := d.kill(); err != nil {
+				t.Fatal(err)
+			}
+			d.release = newest
+			if err := d.configure(); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.restart(); err != nil {
+				t.Fatalf("restart: %v", err)
+			}
+			log := d.subscribe(t, run.ID)
+			run.waitAgain()
+			run.answers(run.Task.Pid())
+			run.Kill(syscall.SIGTERM)
+			run.outcome(log, 5)
+			gone()
 		})
 	}
 }
@@ -177,7 +209,7 @@ func watchOn(t *testing.T, d *daemon, v variant, opts ...taskOption) (run *task,
 		t.Helper()
 		eventually(t, runLimit, "the end of the shim's socket", func() error {
 			if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s is there (%v)", socket, err)
+				return errors.Join(errors.New(socket+" is there"), err)
 			}
 			return nil
 		})
@@ -300,7 +332,7 @@ func versionShimKilled(t *testing.T, d *daemon, v variant) {
 		ctx, cancel := d.within(callLimit)
 		defer cancel()
 		if _, err := run.Container.Task(ctx, nil); !errdefs.IsNotFound(err) {
-			return fmt.Errorf("the task is still there (%v)", err)
+			return errors.Join(errors.New("the task is still there"), err)
 		}
 		return nil
 	})
@@ -352,14 +384,11 @@ func versionSharedShim(t *testing.T, d *daemon, v variant) {
 // The handler's options come with the request to start a shim or to create a task, depending on the release.
 func versionOptions(t *testing.T, d *daemon, v variant) {
 	run, log, gone := watchOn(t, d, variant{image: v.image}, withArgs("sleep", "1000"),
-		withRuntimeOptions(&runtimeoptions.Options{ConfigBody: fmt.Appendf(nil, "[rich]\ninit = %q\n", v.init)}))
-	want := map[string]string{"none": "sleep\n", "systemd": "systemd\n"}[v.init]
-	eventually(t, runLimit, "pid 1", func() error {
-		if got := run.Exec("cat", "/proc/1/comm"); got.Stdout != want {
-			return fmt.Errorf("is %+v, want %q", got, want)
-		}
-		return nil
-	})
+		withRuntimeOptions(&runtimeoptions.Options{ConfigBody: []byte("[rich]\ninit = \"none\"\n")}))
+	// Without the options it would be systemd.
+	if got := run.Exec("cat", "/proc/1/comm"); got.Stdout != "sleep\n" {
+		t.Errorf("pid 1 is %+v", got)
+	}
 	run.Kill(syscall.SIGKILL)
 	run.outcome(log, 137)
 	gone()
