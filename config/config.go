@@ -76,6 +76,12 @@ type Options struct {
 	ServicesSource string
 	// Mask are the services that must not run, named like Services.
 	Mask []string
+	// Prestart run before the CMD is started, Poststop after it has ended.
+	Prestart, Poststop []Hook
+	// HookTimeout is how long a hook may take that has no timeout of its own.
+	HookTimeout time.Duration
+	// HostHooks lets the hooks run that the host has for other engines.
+	HostHooks bool
 }
 
 // Default returns the options that apply when nothing sets them.
@@ -86,6 +92,7 @@ func Default() Options {
 		OnExit:      OnExitStop,
 		LoginEnv:    true,
 		HaltTimeout: 10 * time.Second,
+		HookTimeout: 30 * time.Second,
 	}
 }
 

@@ -108,6 +108,35 @@ var Table = []Option{
 		},
 	},
 	{
+		Name:    "hook-timeout",
+		Values:  "a duration of 1s to 10m",
+		Default: "30s",
+		Meaning: "How long a hook may take that has no timeout of its own, before it is killed and counts as failed.",
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
+			d, err := time.ParseDuration(v)
+			if err != nil || d < minHookTimeout || d > maxHookTimeout {
+				return errors.New("want a duration from 1s to 10m, such as 30s")
+			}
+			o.HookTimeout = d
+			return nil
+		},
+	},
+	{
+		Name:    "host-hooks",
+		Values:  "`yes` or `no`",
+		Default: "no",
+		Meaning: "Whether the hooks that the host has in /usr/share/containers/oci/hooks.d and /etc/containers/oci/hooks.d for Podman and CRI-O run for containers of this runtime as well; see hooks.md.",
+		Where:   ByHost,
+		set: func(o *Options, v string) error {
+			if err := choose(&v, v, "yes", "no"); err != nil {
+				return err
+			}
+			o.HostHooks = v == "yes"
+			return nil
+		},
+	},
+	{
 		Name:    "init",
 		Values:  "`auto`, `systemd`, `sbin-init`, `dumb-init` or `none`",
 		Default: InitAuto,
@@ -148,6 +177,28 @@ var Table = []Option{
 		Where:   Anywhere,
 		set: func(o *Options, v string) error {
 			return choose(&o.OnExit, v, OnExitStop, OnExitRestart, OnExitKeep)
+		},
+	},
+	{
+		Name:    "poststop",
+		Values:  "a path in the container, or a JSON array of hooks",
+		Default: "none",
+		Meaning: "Programs that run in the container after the CMD has ended, before the init halts; see hooks.md.",
+		Where:   Anywhere,
+		set: func(o *Options, v string) (err error) {
+			o.Poststop, err = parseHooks(v)
+			return err
+		},
+	},
+	{
+		Name:    "prestart",
+		Values:  "a path in the container, or a JSON array of hooks",
+		Default: "none",
+		Meaning: "Programs that run in the container before the CMD is started, which is not started if one fails; see hooks.md.",
+		Where:   Anywhere,
+		set: func(o *Options, v string) (err error) {
+			o.Prestart, err = parseHooks(v)
+			return err
 		},
 	},
 	{
