@@ -145,7 +145,7 @@ func New(req *Request) (*Plan, error) {
 // the annotations that are meant for its pod's containers.
 func checkOnExit(req *Request, p *Plan) error {
 	opts := req.Options
-	if opts.OnExit == config.OnExitStop || p.Service != nil || isSandbox(req.Spec) {
+	if opts.OnExit == config.OnExitStop || p.Service != nil || IsSandbox(req.Spec.Annotations) {
 		return nil
 	}
 	why := "the command is pid 1, whose end is the end of the container"
@@ -167,11 +167,9 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 	return nil
 }
 
-func isSandbox(spec *specs.Spec) bool { return spec.Annotations[annotationContainerType] == "sandbox" }
-
 func choose(req *Request) (string, initMode, error) {
 	spec, opts := req.Spec, req.Options
-	if isSandbox(spec) || opts.Init == config.InitNone {
+	if IsSandbox(spec.Annotations) || opts.Init == config.InitNone {
 		return config.InitNone, nil, nil
 	}
 	if spec.Process == nil || len(spec.Process.Args) == 0 {
@@ -322,6 +320,12 @@ func (k kind) describe() string {
 		return "a program that is no known init"
 	}
 	return string(k)
+}
+
+// IsSandbox reports whether a container is the one that only holds a pod's
+// namespaces.
+func IsSandbox(annotations map[string]string) bool {
+	return annotations[annotationContainerType] == "sandbox"
 }
 
 // ContainerName is the name of the container within its pod, if the engine

@@ -24,7 +24,7 @@ const maxEntries = 4096
 // needServices says why services that were asked for cannot be started.
 func needServices(req *Request, p *Plan) error {
 	names := req.Options.Services
-	if len(names) == 0 || isSandbox(req.Spec) || p.Init != config.InitDumbInit && p.Init != config.InitNone {
+	if len(names) == 0 || IsSandbox(req.Spec.Annotations) || p.Init != config.InitDumbInit && p.Init != config.InitNone {
 		return nil
 	}
 	return fmt.Errorf("%s: value %q: the container gets init %q, which starts no services; use an image that has systemd or another init for services "+

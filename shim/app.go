@@ -49,6 +49,8 @@ type app struct {
 	isStop   func(syscall.Signal) bool
 	halt     func()       // asks the init for an orderly shutdown
 	kill     func() error // ends the init at once
+	prestart func() error // is called before the CMD is started
+	begins   func()       // and this when that is certain
 	log      *log.Entry
 	listener *net.UnixListener
 	slots    chan struct{}
@@ -236,9 +238,20 @@ func (a *app) rebooting() {
 // serveApp gives the CMD to a launcher and follows it to its end, and then
 // to the next one as far as the option on-exit wants that.
 func (a *app) serveApp(conn *launch.Conn) error {
+	if a.record == nil {
+		return conn.Send(launch.Refuse{Reason: "the command is the init itself"})
+	}
+	err := a.prestart()
+	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
+	}
+	if err != nil {
+		return conn.Send(launch.Refuse{Reason: err.Error()})
+	}
 	if reason := a.begin(conn); reason != "" {
 		return conn.Send(launch.Refuse{Reason: reason})
 	}
+	a.begins()
 	defer a.release()
 	for pause := (backoff{}); ; {
 		start := time.Now()
@@ -262,9 +275,6 @@ func (a *app) serveApp(conn *launch.Conn) error {
 // begin makes conn the app's, or says why not. A launcher that has ended may
 // not have been noticed yet when its init starts the next.
 func (a *app) begin(conn *launch.Conn) string {
-	if a.record == nil {
-		return "the command is the init itself"
-	}
 	timeout := time.After(reportTimeout)
 	for {
 		a.mu.Lock()

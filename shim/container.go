@@ -43,7 +43,9 @@ type container struct {
 	metrics metricsSource // the container's cgroup
 	ooms    *oomWatch     // nil if the kernel refused it
 	gone    chan struct{} // closed when pid 1 has been waited for
+	hooks   *hookSet
 	halting sync.Once
+	crash   sync.Once // the report of one
 
 	poststart []specs.Hook
 
@@ -105,6 +107,7 @@ const haltAgain = time.Second
 func (c *container) halt() {
 	c.halting.Do(func() {
 		go func() {
+			c.afterCMD()
 			deadline := time.After(c.options.HaltTimeout)
 			for {
 				if err := c.init.proc.Signal(c.plan.Halt); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -133,6 +136,7 @@ func (c *container) waitInit() {
 	state, err := c.children.wait(c.init.proc)
 	at := time.Now()
 	close(c.gone)
+	c.hooks.stop()
 	ws := waitStatus(state, err)
 
 	c.announce.Lock()
@@ -154,7 +158,7 @@ func (c *container) waitInit() {
 	if c.watch != nil {
 		c.watch.close()
 	}
-	end := ending{init: ws, full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed}
+	end := ending{init: ws, full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed, unprepared: c.hooks.prestartFailed()}
 	if c.app != nil {
 		c.app.close()
 		end.app, end.own, end.stop, end.reboot, end.halted = c.app.result, c.app.own, c.app.stop, c.app.reboot, c.app.halted
@@ -164,6 +168,7 @@ func (c *container) waitInit() {
 	if end.service && end.app == nil && end.stop == 0 && !killed && c.init.io.files[2] != nil {
 		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")
 	}
+	c.afterInit(end, status, at)
 	c.init.io.finish()
 	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")

@@ -132,6 +132,9 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.prepare(original, rootfs, r, handler, s.namespace); err != nil {
 		return nil, err
 	}
+	if err := c.addHooks(original, handler); err != nil {
+		return nil, err
+	}
 	if err := c.configure(handler, rootfs); err != nil {
 		return nil, err
 	}
@@ -139,7 +142,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.startInit(ctx, r, s.namespace); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return c, c.hooks.hold(c.init.pid)
 }
 
 func mountRootfs(r *task.CreateTaskRequest, rootfs string) error {
@@ -399,15 +402,17 @@ func (c *container) listen() error {
 		told = c.watch.set
 	}
 	c.app = &app{
-		told:   told,
-		record: c.plan.Service,
-		onExit: c.options.OnExit,
-		note:   c.noteState,
-		stdio:  c.init.io,
-		isStop: c.isStop,
-		halt:   c.halt,
-		kill:   func() error { return c.lc.Signal(unix.SIGKILL) },
-		log:    c.log,
+		told:     told,
+		record:   c.plan.Service,
+		onExit:   c.options.OnExit,
+		note:     c.noteState,
+		stdio:    c.init.io,
+		isStop:   c.isStop,
+		halt:     c.halt,
+		kill:     func() error { return c.lc.Signal(unix.SIGKILL) },
+		prestart: c.prestartService,
+		begins:   c.hooks.starting,
+		log:      c.log,
 	}
 	return c.app.listen(c.bundle.path(runDir), uid, gid)
 }

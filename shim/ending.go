@@ -30,6 +30,8 @@ type ending struct {
 	killed  bool           // the task was sent SIGKILL
 	reboot  bool           // the init announced a reboot
 	halted  bool           // the init reported that it had halted
+	// unprepared says that a prestart hook failed.
+	unprepared bool
 }
 
 // status is the exit status of the task. The init's own tells little: the
@@ -37,6 +39,9 @@ type ending struct {
 // halting like SIGINT (reboot(2)), and without CAP_SYS_BOOT both look like
 // success.
 func (e ending) status() uint32 {
+	if e.unprepared {
+		return statusNotStarted
+	}
 	if !e.full {
 		return launch.ExitStatus(e.init)
 	}

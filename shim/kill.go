@@ -46,6 +46,9 @@ func (c *container) kill(sig syscall.Signal) error {
 		return err
 	}
 	full := c.plan.Halt != 0
+	if sig != unix.SIGKILL && sig != 0 && (c.isStop(sig) || sig == c.plan.Halt) {
+		c.hooks.signalled()
+	}
 	switch {
 	case sig == 0:
 		return c.init.proc.Signal(sig)
@@ -53,7 +56,11 @@ func (c *container) kill(sig syscall.Signal) error {
 		c.mu.Lock()
 		c.killed = true
 		c.mu.Unlock()
-		return c.lc.Signal(sig)
+		err := c.lc.Signal(sig)
+		if c.hooks.killed() {
+			return nil
+		}
+		return err
 	case full && c.init.current() == tasktypes.Status_CREATED:
 		return c.killCreated(sig)
 	case c.plan.Service != nil:

@@ -57,7 +57,7 @@ func remains(path string) (exitRecord, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		errs = append(errs, fmt.Errorf("%s: %w", exitFile, err))
 	}
-	errs = append(errs, b.runPoststop(&m, hooksWait), b.sweep(m), os.RemoveAll(b.path()))
+	errs = append(errs, orphanHooks(b, id, &m, exit), b.runPoststop(&m, hooksWait), b.sweep(m), os.RemoveAll(b.path()))
 	return exit, errors.Join(errs...)
 }
 

@@ -40,7 +40,13 @@ func (c *container) start(ctx context.Context) error {
 	if err := c.init.need("start", tasktypes.Status_CREATED); err != nil {
 		return err
 	}
+	if c.plan.Service == nil {
+		if err := c.prestartPid1(); err != nil {
+			return err
+		}
+	}
 	if err := c.lc.Exec(); err != nil {
+		c.hooks.notStarted()
 		return fmt.Errorf("start pid 1: %w", err)
 	}
 	if err := c.runPoststart(ctx); err != nil {

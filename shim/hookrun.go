@@ -1,0 +1,167 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxTail bounds how much is kept of what a hook writes, in bytes of
+	// its end.
+	maxTail = 2 << 10
+	// maxDrain bounds what is still read after a hook's end, in bytes: what
+	// it left behind may write for ever.
+	maxDrain = 1 << 20
+)
+
+// tail keeps the end of what a hook writes to a pipe. A process that holds
+// the pipe longer than the hook lives is not waited for.
+type tail struct {
+	reader, writer *os.File
+	text           []byte
+	done           chan struct{}
+}
+
+func newTail() (*tail, error) {
+	r, w, err := blockingPipe()
+	if err != nil {
+		return nil, err
+	}
+	reader, err := pollable(r)
+	if err != nil {
+		return nil, errors.Join(err, r.Close(), w.Close())
+	}
+	t := &tail{reader: reader, writer: w, done: make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		buf := make([]byte, maxTail)
+		for {
+			n, err := t.reader.Read(buf)
+			t.add(buf[:n])
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return t, nil
+}
+
+func (t *tail) add(b []byte) {
+	t.text = append(t.text, b...)
+	t.text = t.text[max(0, len(t.text)-maxTail):]
+}
+
+// Write makes a tail of what is written to it.
+func (t *tail) Write(b []byte) (int, error) {
+	t.add(b)
+	return len(b), nil
+}
+
+// close ends the pipe and returns the end of all that was written before.
+func (t *tail) close() string {
+	t.writer.Close()
+	_ = t.reader.SetReadDeadline(time.Now())
+	<-t.done
+	_ = t.reader.SetReadDeadline(time.Time{})
+	if raw, err := t.reader.SyscallConn(); err == nil {
+		buf := make([]byte, maxTail)
+		_ = raw.Read(func(fd uintptr) bool {
+			for drained := 0; drained < maxDrain; {
+				n, err := unix.Read(int(fd), buf)
+				if n <= 0 || err != nil {
+					break
+				}
+				t.add(buf[:n])
+				drained += n
+			}
+			return true
+		})
+	}
+	t.reader.Close()
+	return t.String()
+}
+
+func (t *tail) String() string { return strings.TrimSpace(string(t.text)) }
+
+// hookEnd is how a hook ended.
+type hookEnd struct {
+	started        bool // a process was started for it
+	stdout, stderr string
+	err            error // nil if it succeeded
+	status         syscall.WaitStatus
+}
+
+// runHook starts a process of a container and follows it to its end, or kills
+// its process group when ctx ends or the timeout is over.
+func runHook(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func() error) (end hookEnd) {
+	stdout, err := newTail()
+	if err != nil {
+		return hookEnd{err: err}
+	}
+	stderr, err := newTail()
+	if err != nil {
+		stdout.close()
+		return hookEnd{err: err}
+	}
+	defer func() { end.stdout, end.stderr = stdout.close(), stderr.close() }()
+	proc.Stdout, proc.Stderr = stdout.writer, stderr.writer
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it had not ended after %v and was killed", timeout))
+	defer cancel()
+	if err := start(); err != nil {
+		return hookEnd{err: err}
+	}
+	pid, err := proc.Pid()
+	if err != nil {
+		return hookEnd{err: err}
+	}
+	ended := make(chan syscall.WaitStatus, 1)
+	go func() {
+		state, err := proc.Wait()
+		ended <- waitStatus(state, err)
+	}()
+	end.started = true
+	select {
+	case end.status = <-ended:
+		end.err = statusError(end.status)
+		return end
+	case <-ctx.Done():
+	}
+	// The process leads a session of its own, and so a group.
+	_ = unix.Kill(-pid, unix.SIGKILL)
+	_ = proc.Signal(unix.SIGKILL)
+	end.err = context.Cause(ctx)
+	select {
+	case end.status = <-ended:
+	case <-time.After(killWait):
+		end.err = fmt.Errorf("%w; it does not die", end.err)
+	}
+	return end
+}
+
+// statusError says how a process failed.
+func statusError(ws syscall.WaitStatus) error {
+	switch {
+	case ws.Signaled():
+		return fmt.Errorf("killed by %s", unix.SignalName(ws.Signal()))
+	case ws.ExitStatus() != 0:
+		return fmt.Errorf("exit status %d", ws.ExitStatus())
+	}
+	return nil
+}
+
+// hookError names a hook, what went wrong and the end of what it printed on
+// stderr, in one line.
+func hookError(stage, path string, err error, stderr string) error {
+	if stderr == "" {
+		return fmt.Errorf("%s hook %s: %w", stage, path, err)
+	}
+	return fmt.Errorf("%s hook %s: %w; its stderr: %q", stage, path, err, stderr)
+}

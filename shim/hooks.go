@@ -1,0 +1,425 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/config"
+	"containerd-shim-rich/hooks"
+	"containerd-shim-rich/initmode"
+	"containerd-shim-rich/launch"
+)
+
+// hooksFile keeps a container's hookRecord.
+const hooksFile = "hooks.json"
+
+// hookRecord is what has to be known about the hooks of a container without
+// its shim. It is stored before anything that it says happens, so that no
+// hook runs twice.
+type hookRecord struct {
+	// Prestart are the hooks before the CMD, Poststop those after it.
+	Prestart []config.Hook `json:"prestart,omitempty"`
+	Poststop []config.Hook `json:"poststop,omitempty"`
+	// Due says that a prestart hook or the CMD has been started, so that
+	// the poststop hooks are to run; Next is the first that has not begun.
+	Due  bool `json:"due,omitempty"`
+	Next int  `json:"next,omitempty"`
+	// Host are the hooks of the host for the stage poststop, and likewise.
+	Host     []specs.Hook `json:"host,omitempty"`
+	HostDue  bool         `json:"hostDue,omitempty"`
+	HostNext int          `json:"hostNext,omitempty"`
+	// Started is when the CMD was started first, and Ending how it ended.
+	Started time.Time     `json:"started,omitzero"`
+	Ending  *hooks.Ending `json:"ending,omitempty"`
+	// SystemdCgroup, NoPivotRoot and NoNewKeyring are the handler's options.
+	SystemdCgroup bool `json:"systemdCgroup,omitempty"`
+	NoPivotRoot   bool `json:"noPivotRoot,omitempty"`
+	NoNewKeyring  bool `json:"noNewKeyring,omitempty"`
+	// Annotations are for the state that the host's hooks get.
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// errStopped says that the CMD is not to be started any more.
+var errStopped = errors.New("the container is stopping")
+
+// hookSet runs the hooks of a container.
+type hookSet struct {
+	id     string
+	bundle bundle
+	log    *log.Entry
+	spec   *specs.Spec // as the bundle's maker wrote it
+
+	// prestart ends when the container is to stop.
+	prestart context.Context
+	stop     context.CancelFunc
+	prepare  sync.Once // the prestart hooks
+	prepared error     // how they ended
+
+	running sync.Mutex // held while poststop hooks run
+	mu      sync.Mutex
+	record  hookRecord
+	cancel  context.CancelFunc // ends the poststop hook that runs
+	begun   bool               // a poststop hook has begun
+	active  bool               // poststop hooks run
+	aborted bool               // SIGKILL was sent while they ran
+	failed  bool               // a prestart hook failed
+	asked   bool               // the task was asked to stop
+	unstart bool               // pid 1 could not be let go
+
+	// namespaces of the container are kept for the poststop hooks.
+	namespaces map[specs.LinuxNamespaceType]*os.File
+}
+
+// addHooks takes the hooks from the options and the spec.
+func (c *container) addHooks(original *specs.Spec, handler handlerOptions) error {
+	h := &hookSet{id: c.id, bundle: c.bundle, log: c.log, spec: original}
+	h.prestart, h.stop = context.WithCancel(context.Background())
+	c.hooks = h
+	if initmode.IsSandbox(original.Annotations) {
+		return nil // the pause container of a pod has the pod's annotations
+	}
+	limit := func(list []config.Hook) []config.Hook {
+		list = slices.Clone(list)
+		for i := range list {
+			if list[i].Timeout == 0 {
+				list[i].Timeout = c.options.HookTimeout
+			}
+		}
+		return list
+	}
+	h.record = hookRecord{
+		Prestart: limit(c.options.Prestart), Poststop: limit(c.options.Poststop),
+		SystemdCgroup: handler.systemdCgroup, NoPivotRoot: handler.noPivotRoot, NoNewKeyring: handler.noNewKeyring,
+		Annotations: original.Annotations,
+	}
+	return nil
+}
+
+// store writes the record down if it matters to anybody.
+func (h *hookSet) store() error {
+	r := &h.record
+	if len(r.Prestart) == 0 && len(r.Poststop) == 0 && len(r.Host) == 0 {
+		return nil
+	}
+	return h.bundle.store(hooksFile, r)
+}
+
+// process is the process of a hook. It has all capabilities that the
+// container may have, unless its user is not root.
+func (h *hookSet) process(hook config.Hook, option string) *specs.Process {
+	p := *h.spec.Process
+	out := &specs.Process{
+		Args:            append([]string{hook.Path}, hook.Args[1:]...), // libcontainer executes argv[0]
+		Env:             slices.Concat(config.WithoutPouch(p.Env), hooks.Environment(option, h.id, h.record.Ending), hook.Env),
+		Cwd:             "/",
+		User:            specs.User{UID: hook.UID, GID: hook.GID},
+		NoNewPrivileges: p.NoNewPrivileges,
+		ApparmorProfile: p.ApparmorProfile,
+		SelinuxLabel:    p.SelinuxLabel,
+		Rlimits:         p.Rlimits,
+	}
+	if c := p.Capabilities; c != nil {
+		out.Capabilities = &specs.LinuxCapabilities{Bounding: c.Bounding}
+		if hook.UID == 0 {
+			out.Capabilities.Effective, out.Capabilities.Permitted = c.Bounding, c.Bounding
+		}
+	}
+	return out
+}
+
+// runPrestart runs the prestart hooks, once, and returns what keeps the CMD
+// from being started.
+func (c *container) runPrestart() error {
+	h := c.hooks
+	h.prepare.Do(func() { h.prepared = c.tryPrestart() })
+	return h.prepared
+}
+
+func (c *container) tryPrestart() error {
+	h := c.hooks
+	if len(h.record.Prestart) == 0 {
+		return nil
+	}
+	if err := h.due(); err != nil {
+		return fmt.Errorf("prestart hooks: %w", err)
+	}
+	for _, hook := range h.record.Prestart {
+		if h.prestart.Err() != nil {
+			return errStopped
+		}
+		_, err := c.runInside(h.prestart, hook, hooks.Prestart)
+		switch {
+		case h.prestart.Err() != nil:
+			return errStopped
+		case err != nil:
+			h.mu.Lock()
+			h.failed = true
+			h.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// due notes that the poststop hooks are to run.
+func (h *hookSet) due() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.record.Due = true
+	return h.store()
+}
+
+// starting notes that the CMD is about to be started.
+func (h *hookSet) starting() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.record.Started.IsZero() {
+		return
+	}
+	h.record.Started = time.Now()
+	h.record.Due = true
+	if err := h.store(); err != nil {
+		h.log.WithError(err).Warn("store what the hooks need")
+	}
+}
+
+// notStarted notes that pid 1 could not be let go.
+func (h *hookSet) notStarted() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unstart = true
+}
+
+func (h *hookSet) prestartFailed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failed
+}
+
+// prestartService is called before the CMD is given to an init's launcher. A
+// failed hook ends the container: the init is halted.
+func (c *container) prestartService() error {
+	err := c.runPrestart()
+	if err == nil || errors.Is(err, errStopped) {
+		return err
+	}
+	c.app.mu.Lock()
+	first := c.app.result == nil
+	if first {
+		c.app.result, c.app.own = &launch.Exited{Status: statusNotStarted}, true
+	}
+	c.app.stopping = true
+	c.app.mu.Unlock()
+	if first {
+		c.init.io.complain(err)
+	}
+	c.app.halt()
+	return err
+}
+
+// complainTimeout bounds how long the reader of a terminal is waited for.
+const complainTimeout = time.Second
+
+// complain prints an error where the CMD's own messages would be.
+func (o *stdio) complain(err error) {
+	switch {
+	case o.tty != nil && o.tty.stdout != nil:
+		_ = o.tty.stdout.SetWriteDeadline(time.Now().Add(complainTimeout))
+		fmt.Fprintf(o.tty.stdout, "rich: %v\r\n", err)
+		_ = o.tty.stdout.SetWriteDeadline(time.Time{})
+	case o.files[2] != nil:
+		fmt.Fprintf(o.files[2], "rich: %v\n", err)
+	}
+}
+
+// prestartPid1 is called before pid 1 is let go that is the CMD or its
+// parent.
+func (c *container) prestartPid1() error {
+	err := c.runPrestart()
+	if err == nil {
+		c.hooks.starting()
+		return nil
+	}
+	if kerr := c.lc.Signal(unix.SIGKILL); kerr != nil && !errors.Is(kerr, libcontainer.ErrNotRunning) {
+		err = errors.Join(err, kerr)
+	}
+	return err
+}
+
+// runInside runs a hook in the running container.
+func (c *container) runInside(ctx context.Context, hook config.Hook, option string) (started bool, err error) {
+	proc, err := newLibcontainerProcess(c.hooks.process(hook, option))
+	if err != nil {
+		return false, err
+	}
+	end := runHook(ctx, hook.Timeout, proc, func() error { return c.lc.Start(proc) })
+	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.init.pid, hook.Path) })
+}
+
+// report logs how a hook ended, and says why if it failed.
+func (h *hookSet) report(hook config.Hook, option string, end hookEnd, inspect func() error) error {
+	// What libcontainer's process cannot execute any more ends with 1.
+	if end.err != nil && (!end.started || end.status.Exited() && end.status.ExitStatus() == 1) {
+		if fault := inspect(); fault != nil {
+			end.err = fault
+		}
+	}
+	entry := h.log.WithFields(log.Fields{"hook": hook.Path, "option": option})
+	if end.stdout != "" {
+		entry = entry.WithField("stdout", end.stdout)
+	}
+	if end.err != nil {
+		err := hookError(option, hook.Path, end.err, end.stderr)
+		entry.WithError(err).Warn("hook failed")
+		return err
+	}
+	if end.stderr != "" {
+		entry = entry.WithField("stderr", end.stderr)
+	}
+	entry.Info("hook ended")
+	return nil
+}
+
+// poststop runs the poststop hooks that have not begun, each once. gone, if
+// not nil, is closed when the container is gone in which run runs a hook; a
+// hook that could not be started for that is left for later.
+func (h *hookSet) poststop(ctx context.Context, ending hooks.Ending, gone <-chan struct{}, run func(context.Context, config.Hook) (started bool, err error)) {
+	h.running.Lock()
+	defer h.running.Unlock()
+	for {
+		hook, ctx, ok := h.begin(ctx, ending)
+		if !ok {
+			return
+		}
+		started, err := run(ctx, hook)
+		h.mu.Lock()
+		h.cancel()
+		h.cancel = nil
+		if err != nil && !started && gone != nil && closed(gone) && !h.aborted {
+			h.record.Next--
+			h.active = false
+			err = h.store()
+			h.mu.Unlock()
+			if err != nil {
+				h.log.WithError(err).Warn("store what the hooks need")
+			}
+			return
+		}
+		h.mu.Unlock()
+	}
+}
+
+// begin takes the next poststop hook.
+func (h *hookSet) begin(ctx context.Context, ending hooks.Ending) (hook config.Hook, _ context.Context, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := &h.record
+	h.active = r.Due && r.Next < len(r.Poststop)
+	if !h.active {
+		return hook, nil, false
+	}
+	if h.aborted || ctx.Err() != nil {
+		h.log.WithField("hooks", len(r.Poststop)-r.Next).Warn("poststop hooks are not run any more")
+		r.Next = len(r.Poststop)
+		h.active = false
+	} else {
+		if r.Ending == nil {
+			r.Ending = &ending
+		}
+		hook, ok = r.Poststop[r.Next], true
+		r.Next++
+		h.begun = true
+		ctx, h.cancel = context.WithCancel(ctx)
+	}
+	if err := h.store(); err != nil {
+		h.log.WithError(err).Warn("store what the hooks need")
+	}
+	return hook, ctx, ok
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// signalled notes a signal that asks the task to stop: no prestart hook is
+// waited for any more.
+func (h *hookSet) signalled() {
+	h.mu.Lock()
+	if !h.begun {
+		h.asked = true
+	}
+	h.mu.Unlock()
+	h.stop()
+}
+
+// killed ends the poststop hooks if they run, and reports whether they do.
+func (h *hookSet) killed() bool {
+	h.stop()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.active {
+		return false
+	}
+	h.aborted = true
+	if h.cancel != nil {
+		h.cancel()
+	}
+	return true
+}
+
+// afterCMD is called when the CMD of a service has ended for good, or will
+// not be started, and before its init is halted.
+func (c *container) afterCMD() {
+	if c.plan.Service == nil {
+		return
+	}
+	h := c.hooks
+	h.stop()
+	h.prepare.Do(func() { h.prepared = errStopped }) // waits for those that run
+	c.mu.Lock()
+	killed := c.killed
+	c.mu.Unlock()
+	c.app.mu.Lock()
+	end := ending{full: true, service: true, app: c.app.result, own: c.app.own, stop: c.app.stop, reboot: c.app.reboot, halted: c.app.halted, killed: killed}
+	c.app.mu.Unlock()
+	e := c.ending(end, end.status(), time.Now())
+	c.reportEnding(e)
+	h.poststop(context.Background(), e, c.gone, func(ctx context.Context, hook config.Hook) (bool, error) {
+		return c.runInside(ctx, hook, hooks.Poststop)
+	})
+}
+
+// afterInit is called when pid 1 is gone, with the status that is about to be
+// announced.
+func (c *container) afterInit(end ending, status uint32, at time.Time) {
+	e := c.ending(end, status, at)
+	c.reportEnding(e)
+	h := c.hooks
+	h.mu.Lock()
+	left := h.record.Due && h.record.Next < len(h.record.Poststop)
+	h.mu.Unlock()
+	if left {
+		// Whoever cleans up after a shim that is killed meanwhile knows it.
+		if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
+			c.log.WithError(err).Warn("store the exit status")
+		}
+	}
+	a := alone{hookSet: h, rootfs: c.spec.Root.Path}
+	h.poststop(context.Background(), e, nil, a.run)
+	h.release()
+}

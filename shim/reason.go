@@ -1,0 +1,75 @@
+package shim
+
+import (
+	"time"
+
+	"github.com/containerd/log"
+	cgroupmanager "github.com/opencontainers/cgroups/manager"
+
+	"containerd-shim-rich/hooks"
+)
+
+// ending is what hooks and the log are told about the end of the CMD.
+func (c *container) ending(end ending, status uint32, at time.Time) hooks.Ending {
+	h := c.hooks
+	h.mu.Lock()
+	failed, asked, unstart, started := h.failed, h.asked, h.unstart, h.record.Started
+	h.mu.Unlock()
+	e := hooks.Ending{Code: status}
+	if !started.IsZero() {
+		e.Duration = at.Sub(started)
+	}
+	switch {
+	case failed:
+		e.Reason = hooks.ReasonPrestart
+	case unstart:
+		e.Reason = hooks.ReasonStart
+	case end.killed:
+		e.Reason = hooks.ReasonKill
+	case status == statusKilled && c.oomKilled():
+		e.Reason = hooks.ReasonOOM
+	case asked:
+		e.Reason = hooks.ReasonStop
+	case status == statusReboot && (end.app == nil || end.app.Status != statusReboot):
+		e.Reason = hooks.ReasonReboot
+	case end.app != nil && end.app.Requested:
+		e.Reason = hooks.ReasonHalt
+	case e.Signal() != "":
+		e.Reason = hooks.ReasonSignal
+	default:
+		e.Reason = hooks.ReasonExit
+	}
+	return e
+}
+
+// oomKilled reports whether the kernel has killed processes of the container
+// for want of memory.
+func (c *container) oomKilled() bool {
+	cfg := c.lc.Config()
+	state, err := c.lc.State()
+	if err != nil {
+		return false
+	}
+	m, err := cgroupmanager.NewWithPaths(cfg.Cgroups, state.CgroupPaths)
+	if err != nil {
+		return false
+	}
+	n, err := m.OOMKillCount()
+	return err == nil && n > 0
+}
+
+// reportEnding logs a crash, once, as soon as it is known. The last words of
+// the CMD are not there: they go straight to containerd's reader, and never
+// through the shim.
+func (c *container) reportEnding(e hooks.Ending) {
+	c.crash.Do(func() {
+		crash := e.Reason == hooks.ReasonSignal || e.Reason == hooks.ReasonOOM || e.Reason == hooks.ReasonPrestart ||
+			e.Reason == hooks.ReasonStart || e.Reason == hooks.ReasonExit && e.Code != 0
+		if !crash {
+			return
+		}
+		c.log.WithFields(log.Fields{
+			"init": c.plan.Init, "status": e.Code, "signal": e.Signal(), "reason": e.Reason, "duration": e.Seconds(),
+		}).Warn("the command crashed")
+	})
+}
