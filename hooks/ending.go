@@ -34,7 +34,7 @@ type Ending struct {
 // Signal is the name of the signal that the code stands for, as a shell has
 // it, or empty.
 func (e Ending) Signal() string {
-	if e.Code <= 128 || e.Code > 128+64 {
+	if e.Code <= 128 || e.Code > 128+64 || e.Reason == ReasonReboot {
 		return ""
 	}
 	n := unix.Signal(e.Code - 128)

@@ -29,6 +29,9 @@ func TestSignal(t *testing.T) {
 			t.Errorf("%d: got %q, want %q", code, got, want)
 		}
 	}
+	if got := (Ending{Code: 133, Reason: ReasonReboot}).Signal(); got != "" {
+		t.Errorf("a reboot is %q", got)
+	}
 }
 
 func TestAnnotations(t *testing.T) {

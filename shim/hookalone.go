@@ -69,7 +69,7 @@ func (h *hookSet) release() {
 	h.namespaces = nil
 }
 
-// config is that of a container for one hook.
+// container is a container for one hook.
 func (a alone) container(hook config.Hook) (*libcontainer.Container, *libcontainer.Process, error) {
 	spec := *a.spec
 	spec.Hooks = nil
@@ -86,6 +86,10 @@ func (a alone) container(hook config.Hook) (*libcontainer.Container, *libcontain
 			if f := a.namespaces[ns.Type]; f != nil {
 				linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 			}
+		}
+		if a.namespaces[specs.UserNamespace] != nil {
+			// libcontainer takes them from the namespace.
+			linux.UIDMappings, linux.GIDMappings = nil, nil
 		}
 		linux.Namespaces = append(linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace})
 		spec.Linux = &linux

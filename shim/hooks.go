@@ -20,6 +20,10 @@ import (
 	"containerd-shim-rich/launch"
 )
 
+// notExecuted is how libcontainer's process ends that could not become the
+// program it is for. The program itself may end like that as well.
+const notExecuted = 255
+
 // hooksFile keeps a container's hookRecord.
 const hooksFile = "hooks.json"
 
@@ -268,8 +272,7 @@ func (c *container) runInside(ctx context.Context, hook config.Hook, option stri
 
 // report logs how a hook ended, and says why if it failed.
 func (h *hookSet) report(hook config.Hook, option string, end hookEnd, inspect func() error) error {
-	// What libcontainer's process cannot execute any more ends with 1.
-	if end.err != nil && (!end.started || end.status.Exited() && end.status.ExitStatus() == 1) {
+	if end.err != nil && (!end.started || end.status.Exited() && end.status.ExitStatus() == notExecuted) {
 		if fault := inspect(); fault != nil {
 			end.err = fault
 		}
