@@ -29,7 +29,7 @@ const (
 	// orphanTimeout bounds the hooks that run without a shim: containerd
 	// gives the clean-up 5 s and then kills it
 	// (io.containerd.timeout.shim.cleanup).
-	orphanTimeout = 4 * time.Second
+	orphanTimeout = 3 * time.Second
 )
 
 // alone runs hooks in containers of their own, with the files and the limits
@@ -138,7 +138,7 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 		}
 	}()
 	var fault error
-	end := runHook(ctx, hook.Timeout, proc, func() error {
+	end := runBounded(ctx, hook.Timeout, proc, func() error {
 		if err := lc.Start(proc); err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 
 // orphanHooks runs the poststop hooks that a shim which is gone has left.
 // The container is gone as well.
-func orphanHooks(b bundle, id string, m made, exit exitRecord) error {
+func orphanHooks(b bundle, id string, m *made, exit exitRecord) error {
 	h := &hookSet{id: id, bundle: b, log: log.L.WithField("container", id)}
 	switch err := b.load(hooksFile, &h.record); {
 	case errors.Is(err, os.ErrNotExist):
@@ -182,6 +182,6 @@ func orphanHooks(b bundle, id string, m made, exit exitRecord) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), orphanTimeout,
 		fmt.Errorf("it had not ended when the %v were over that there are after the shim has been killed", orphanTimeout))
 	defer cancel()
-	h.poststop(ctx, e, nil, alone{hookSet: h, rootfs: m.Rootfs}.run)
+	h.poststop(ctx, e, never, alone{hookSet: h, rootfs: m.Rootfs}.run)
 	return nil
 }

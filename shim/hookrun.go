@@ -22,15 +22,15 @@ const (
 	maxDrain = 1 << 20
 )
 
-// tail keeps the end of what a hook writes to a pipe. A process that holds
+// pipeTail keeps the end of what a hook writes to a pipe. A process that holds
 // the pipe longer than the hook lives is not waited for.
-type tail struct {
+type pipeTail struct {
 	reader, writer *os.File
 	text           []byte
 	done           chan struct{}
 }
 
-func newTail() (*tail, error) {
+func newPipeTail() (*pipeTail, error) {
 	r, w, err := blockingPipe()
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func newTail() (*tail, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.Close(), w.Close())
 	}
-	t := &tail{reader: reader, writer: w, done: make(chan struct{})}
+	t := &pipeTail{reader: reader, writer: w, done: make(chan struct{})}
 	go func() {
 		defer close(t.done)
 		buf := make([]byte, maxTail)
@@ -54,19 +54,13 @@ func newTail() (*tail, error) {
 	return t, nil
 }
 
-func (t *tail) add(b []byte) {
+func (t *pipeTail) add(b []byte) {
 	t.text = append(t.text, b...)
 	t.text = t.text[max(0, len(t.text)-maxTail):]
 }
 
-// Write makes a tail of what is written to it.
-func (t *tail) Write(b []byte) (int, error) {
-	t.add(b)
-	return len(b), nil
-}
-
 // close ends the pipe and returns the end of all that was written before.
-func (t *tail) close() string {
+func (t *pipeTail) close() string {
 	t.writer.Close()
 	_ = t.reader.SetReadDeadline(time.Now())
 	<-t.done
@@ -86,10 +80,8 @@ func (t *tail) close() string {
 		})
 	}
 	t.reader.Close()
-	return t.String()
+	return strings.TrimSpace(string(t.text))
 }
-
-func (t *tail) String() string { return strings.TrimSpace(string(t.text)) }
 
 // hookEnd is how a hook ended.
 type hookEnd struct {
@@ -99,14 +91,14 @@ type hookEnd struct {
 	status         syscall.WaitStatus
 }
 
-// runHook starts a process of a container and follows it to its end, or kills
+// runBounded starts a process of a container and follows it to its end, or kills
 // its process group when ctx ends or the timeout is over.
-func runHook(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func() error) (end hookEnd) {
-	stdout, err := newTail()
+func runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func() error) (end hookEnd) {
+	stdout, err := newPipeTail()
 	if err != nil {
 		return hookEnd{err: err}
 	}
-	stderr, err := newTail()
+	stderr, err := newPipeTail()
 	if err != nil {
 		stdout.close()
 		return hookEnd{err: err}

@@ -266,7 +266,7 @@ func (c *container) runInside(ctx context.Context, hook config.Hook, option stri
 	if err != nil {
 		return false, err
 	}
-	end := runHook(ctx, hook.Timeout, proc, func() error { return c.lc.Start(proc) })
+	end := runBounded(ctx, hook.Timeout, proc, func() error { return c.lc.Start(proc) })
 	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.init.pid, hook.Path) })
 }
 
@@ -293,10 +293,10 @@ func (h *hookSet) report(hook config.Hook, option string, end hookEnd, inspect f
 	return nil
 }
 
-// poststop runs the poststop hooks that have not begun, each once. gone, if
-// not nil, is closed when the container is gone in which run runs a hook; a
-// hook that could not be started for that is left for later.
-func (h *hookSet) poststop(ctx context.Context, ending hooks.Ending, gone <-chan struct{}, run func(context.Context, config.Hook) (started bool, err error)) {
+// poststop runs the poststop hooks that have not begun, each once. gone tells
+// whether the container is gone in which run runs a hook; a hook that could
+// not be started for that is left for later.
+func (h *hookSet) poststop(ctx context.Context, ending hooks.Ending, gone func() bool, run func(context.Context, config.Hook) (started bool, err error)) {
 	h.running.Lock()
 	defer h.running.Unlock()
 	for {
@@ -308,7 +308,7 @@ func (h *hookSet) poststop(ctx context.Context, ending hooks.Ending, gone <-chan
 		h.mu.Lock()
 		h.cancel()
 		h.cancel = nil
-		if err != nil && !started && gone != nil && closed(gone) && !h.aborted {
+		if err != nil && !started && !h.aborted && gone() {
 			h.record.Next--
 			h.active = false
 			err = h.store()
@@ -350,14 +350,14 @@ func (h *hookSet) begin(ctx context.Context, ending hooks.Ending) (hook config.H
 	return hook, ctx, ok
 }
 
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
+// leaving reports whether pid 1 is gone or about to be: an ending process has
+// no namespaces before it is a zombie.
+func (c *container) leaving() bool {
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", c.init.pid))
+	return err != nil
 }
+
+func never() bool { return false }
 
 // signalled notes a signal that asks the task to stop: no prestart hook is
 // waited for any more.
@@ -402,7 +402,10 @@ func (c *container) afterCMD() {
 	c.app.mu.Unlock()
 	e := c.ending(end, end.status(), time.Now())
 	c.reportEnding(e)
-	h.poststop(context.Background(), e, c.gone, func(ctx context.Context, hook config.Hook) (bool, error) {
+	if killed {
+		return // afterInit will do it
+	}
+	h.poststop(context.Background(), e, c.leaving, func(ctx context.Context, hook config.Hook) (bool, error) {
 		return c.runInside(ctx, hook, hooks.Poststop)
 	})
 }
@@ -423,6 +426,6 @@ func (c *container) afterInit(end ending, status uint32, at time.Time) {
 		}
 	}
 	a := alone{hookSet: h, rootfs: c.spec.Root.Path}
-	h.poststop(context.Background(), e, nil, a.run)
+	h.poststop(context.Background(), e, never, a.run)
 	h.release()
 }

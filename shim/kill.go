@@ -56,11 +56,11 @@ func (c *container) kill(sig syscall.Signal) error {
 		c.mu.Lock()
 		c.killed = true
 		c.mu.Unlock()
-		err := c.lc.Signal(sig)
-		if c.hooks.killed() {
-			return nil
+		hooks := c.hooks.killed() // pid 1 may be gone already
+		if err := c.lc.Signal(sig); !hooks {
+			return err
 		}
-		return err
+		return nil
 	case full && c.init.current() == tasktypes.Status_CREATED:
 		return c.killCreated(sig)
 	case c.plan.Service != nil:
