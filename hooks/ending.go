@@ -72,12 +72,15 @@ func Environment(option, container string, ending *Ending) []string {
 // container has for the host's hooks.
 const annotationPrefix = "containerd-shim-rich."
 
+// AnnotationReason holds the reason.
+const AnnotationReason = annotationPrefix + "exit-reason"
+
 // Annotations tell the host's hooks how the CMD ended.
 func (e Ending) Annotations() map[string]string {
 	return map[string]string{
 		annotationPrefix + "exit-code":   strconv.FormatUint(uint64(e.Code), 10),
 		annotationPrefix + "exit-signal": e.Signal(),
-		annotationPrefix + "exit-reason": e.Reason,
+		AnnotationReason:                 e.Reason,
 		annotationPrefix + "duration":    e.Seconds(),
 	}
 }

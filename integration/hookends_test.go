@@ -277,15 +277,15 @@ func TestB28DaemonRestart(t *testing.T) {
 	}
 	shims := []int{all[0].run.shimPID(), all[1].run.shimPID()}
 	// One ends while containerd is away, the other one's shim is killed.
-	private.restart(t, func() {
-		if err := os.WriteFile(all[0].n.dir+"/go", nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		all[0].n.ended(all[0].want)
-		if err := syscall.Kill(shims[1], syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	})
+	private.crash(t)
+	if err := os.WriteFile(all[0].n.dir+"/go", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	all[0].n.ended(all[0].want)
+	if err := syscall.Kill(shims[1], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	private.resume(t)
 	all[1].want = "137 SIGKILL lost"
 	for _, s := range all {
 		ctx, cancel := private.within(callLimit)
@@ -308,21 +308,4 @@ func TestB28DaemonRestart(t *testing.T) {
 		s.run.deleted = true
 	}
 	compare()
-}
-
-// restart ends containerd by SIGKILL, calls between and starts it again.
-func (d *daemon) restart(t *testing.T, between func()) {
-	t.Helper()
-	if err := d.command.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	<-d.exited
-	between()
-	d.exited = make(chan struct{})
-	if err := d.launch(); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.connect(); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -153,24 +153,13 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 	return end.started, a.report(hook, hooks.Poststop, end, func() error { return fault })
 }
 
-// orphanHooks runs the poststop hooks that a shim which is gone has left.
-// The container is gone as well.
+// orphanHooks runs the poststop hooks that a shim which is gone has left, and
+// notes for those of the host how the CMD ended. The container is gone as
+// well.
 func orphanHooks(b bundle, id string, m *made, exit exitRecord) error {
 	h := &hookSet{id: id, bundle: b, log: log.L.WithField("container", id)}
-	switch err := b.load(hooksFile, &h.record); {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
+	if err := b.load(hooksFile, &h.record); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
-	}
-	if c, err := libcontainer.Load(b.path(aloneDir), id); err == nil {
-		if err := destroy(c); err != nil {
-			return fmt.Errorf("end a hook: %w", err)
-		}
-	}
-	var err error
-	if h.spec, err = oci.Load(string(b)); err != nil {
-		return fmt.Errorf("hooks: %w", err)
 	}
 	e := hooks.Ending{Code: exit.Status, Reason: hooks.ReasonLost}
 	if !h.record.Started.IsZero() {
@@ -178,6 +167,21 @@ func orphanHooks(b bundle, id string, m *made, exit exitRecord) error {
 	}
 	if h.record.Ending != nil {
 		e = *h.record.Ending
+	}
+	if _, told := m.State.Annotations[hooks.AnnotationReason]; !told {
+		m.State = annotated(m.State, e)
+	}
+	if c, err := libcontainer.Load(b.path(aloneDir), id); err == nil {
+		if err := destroy(c); err != nil {
+			return fmt.Errorf("end a hook: %w", err)
+		}
+	}
+	if !h.record.Due || h.record.Next >= len(h.record.Poststop) {
+		return nil
+	}
+	var err error
+	if h.spec, err = oci.Load(string(b)); err != nil {
+		return fmt.Errorf("hooks: %w", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), orphanTimeout,
 		fmt.Errorf("it had not ended when the %v were over that there are after the shim has been killed", orphanTimeout))

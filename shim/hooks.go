@@ -38,10 +38,6 @@ type hookRecord struct {
 	// the poststop hooks are to run; Next is the first that has not begun.
 	Due  bool `json:"due,omitempty"`
 	Next int  `json:"next,omitempty"`
-	// Host are the hooks of the host for the stage poststop, and likewise.
-	Host     []specs.Hook `json:"host,omitempty"`
-	HostDue  bool         `json:"hostDue,omitempty"`
-	HostNext int          `json:"hostNext,omitempty"`
 	// Started is when the CMD was started first, and Ending how it ended.
 	Started time.Time     `json:"started,omitzero"`
 	Ending  *hooks.Ending `json:"ending,omitempty"`
@@ -49,8 +45,8 @@ type hookRecord struct {
 	SystemdCgroup bool `json:"systemdCgroup,omitempty"`
 	NoPivotRoot   bool `json:"noPivotRoot,omitempty"`
 	NoNewKeyring  bool `json:"noNewKeyring,omitempty"`
-	// Annotations are for the state that the host's hooks get.
-	Annotations map[string]string `json:"annotations,omitempty"`
+	// Host says that hooks of the host are to be told the ending.
+	Host bool `json:"host,omitempty"`
 }
 
 // errStopped says that the CMD is not to be started any more.
@@ -104,15 +100,19 @@ func (c *container) addHooks(original *specs.Spec, handler handlerOptions) error
 	h.record = hookRecord{
 		Prestart: limit(c.options.Prestart), Poststop: limit(c.options.Poststop),
 		SystemdCgroup: handler.systemdCgroup, NoPivotRoot: handler.noPivotRoot, NoNewKeyring: handler.noNewKeyring,
-		Annotations: original.Annotations,
 	}
+	var err error
+	if c.spec.Hooks, err = ociHooks(original, c.options.HostHooks, c.options.HookTimeout); err != nil {
+		return err
+	}
+	h.record.Host = len(c.spec.Hooks.Poststop) > 0
 	return nil
 }
 
 // store writes the record down if it matters to anybody.
 func (h *hookSet) store() error {
 	r := &h.record
-	if len(r.Prestart) == 0 && len(r.Poststop) == 0 && len(r.Host) == 0 {
+	if len(r.Prestart) == 0 && len(r.Poststop) == 0 && !r.Host {
 		return nil
 	}
 	return h.bundle.store(hooksFile, r)
@@ -419,6 +419,12 @@ func (c *container) afterInit(end ending, status uint32, at time.Time) {
 	h.mu.Lock()
 	left := h.record.Due && h.record.Next < len(h.record.Poststop)
 	h.mu.Unlock()
+	c.made.State = annotated(c.made.State, e)
+	if len(c.made.Poststop) > 0 {
+		if err := c.bundle.store(madeFile, c.made); err != nil {
+			c.log.WithError(err).Warn("store what the host's hooks are told")
+		}
+	}
 	if left {
 		// Whoever cleans up after a shim that is killed meanwhile knows it.
 		if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {

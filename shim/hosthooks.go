@@ -1,0 +1,144 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/hooks"
+)
+
+// hostHookDirs are where a host keeps its hooks for all engines, from low to
+// high precedence (oci-hooks(5)).
+var hostHookDirs = []string{"/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"}
+
+// maxHostHook bounds a file of hooks.d in bytes.
+const maxHostHook = 1 << 20
+
+// ociHooks are the hooks of the specification for a container: those of its
+// bundle, then the host's that are meant for it if they are wanted. All have
+// a timeout.
+func ociHooks(spec *specs.Spec, host bool, timeout time.Duration) (*specs.Hooks, error) {
+	all := specs.Hooks{}
+	if spec.Hooks != nil {
+		all = *spec.Hooks
+	}
+	if host {
+		if err := addHostHooks(&all, spec); err != nil {
+			return nil, withClass(err, errdefs.ErrFailedPrecondition)
+		}
+	}
+	seconds := int((timeout + time.Second - 1) / time.Second)
+	for _, list := range []*[]specs.Hook{
+		&all.Prestart, //nolint:staticcheck // deprecated, and in use
+		&all.CreateRuntime, &all.CreateContainer, &all.StartContainer, &all.Poststart, &all.Poststop,
+	} {
+		*list = slices.Clone(*list)
+		for i := range *list {
+			if (*list)[i].Timeout == nil {
+				(*list)[i].Timeout = &seconds
+			}
+		}
+	}
+	return &all, nil
+}
+
+func addHostHooks(all *specs.Hooks, spec *specs.Spec) error {
+	// A file hides one of the same name in a directory before.
+	files := map[string]string{}
+	for _, dir := range hostHookDirs {
+		names, err := hostHookNames(dir)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			files[name] = filepath.Join(dir, name)
+		}
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(files), func(a, b string) int {
+		return strings.Compare(strings.ToLower(a), strings.ToLower(b))
+	}) {
+		h, err := readHostHook(files[name])
+		if err != nil {
+			return fmt.Errorf("hook of the host: %s: %w", files[name], err)
+		}
+		if h.Matches(spec) {
+			h.Add(all)
+		}
+	}
+	return nil
+}
+
+func hostHookNames(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if err := checkOwner(d); err != nil {
+		return nil, fmt.Errorf("hooks of the host: %s: %w", dir, err)
+	}
+	names, err := d.Readdirnames(-1)
+	return slices.DeleteFunc(names, func(name string) bool { return filepath.Ext(name) != ".json" }), err
+}
+
+func readHostHook(path string) (*hooks.HostHook, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := checkOwner(f); err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, errors.New("it is not a regular file"))
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxHostHook+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxHostHook {
+		return nil, fmt.Errorf("larger than %d bytes", maxHostHook)
+	}
+	return hooks.ParseHost(data)
+}
+
+// checkOwner refuses what others than root can write: it says what root runs.
+func checkOwner(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	switch {
+	case st.Uid != 0:
+		return fmt.Errorf("its owner is user %d; chown it to root", st.Uid)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("its group or others can write it (mode %#o); chmod go-w", st.Mode&0o7777)
+	}
+	return nil
+}
+
+// annotated adds to the state that the host's hooks get how the CMD ended.
+func annotated(state specs.State, e hooks.Ending) specs.State {
+	annotations := maps.Clone(state.Annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	maps.Copy(annotations, e.Annotations())
+	state.Annotations = annotations
+	return state
+}
