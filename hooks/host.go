@@ -127,7 +127,7 @@ func (h *HostHook) Matches(spec *specs.Spec) bool {
 	if h.always != nil && !*h.always {
 		return false
 	}
-	if h.hasBindMounts != nil && !(*h.hasBindMounts && hasBindMounts(spec)) {
+	if h.hasBindMounts != nil && (!*h.hasBindMounts || !hasBindMounts(spec)) {
 		return false
 	}
 	for _, p := range h.annotations {

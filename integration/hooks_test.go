@@ -1,18 +1,18 @@
 package integration
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-
-	"encoding/json"
-	"fmt"
-	"github.com/containerd/containerd/v2/pkg/oci"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // hook is an entry of the options prestart and poststop.
@@ -325,6 +325,15 @@ func TestB26BadHooks(t *testing.T) {
 				n.want("log", "125 prestart-failed 0.000\n")
 			})
 		})
+	}
+}
+
+// With a terminal there is no stderr to say it on.
+func TestHookTerminal(t *testing.T) {
+	t.Parallel()
+	got := runTask(t, imageBookworm, runLimit, withInit("systemd"), withTerminal(), withRich("prestart", "/bin/false"), withArgs("true"))
+	if got.Code != 125 || got.Stdout != "rich: prestart hook /bin/false: exit status 1\r\n" {
+		t.Errorf("got %+v", got)
 	}
 }
 

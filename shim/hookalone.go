@@ -26,10 +26,10 @@ const (
 	aloneDir = "hook"
 	// aloneSuffix tells the cgroup of such a container from the other's.
 	aloneSuffix = "-poststop"
-	// orphanTimeout bounds the hooks that run without a shim: containerd
-	// gives the clean-up 5 s and then kills it
-	// (io.containerd.timeout.shim.cleanup).
-	orphanTimeout = 3 * time.Second
+	// orphanTimeout is how much of the time that containerd gives the
+	// clean-up after a shim is there for hooks. Those of the host have
+	// hooksWait of it.
+	orphanTimeout = 3500 * time.Millisecond
 )
 
 // alone runs hooks in containers of their own, with the files and the limits
@@ -155,8 +155,8 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 
 // orphanHooks runs the poststop hooks that a shim which is gone has left, and
 // notes for those of the host how the CMD ended. The container is gone as
-// well.
-func orphanHooks(b bundle, id string, m *made, exit exitRecord) error {
+// well. began is when the clean-up did.
+func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time) error {
 	h := &hookSet{id: id, bundle: b, log: log.L.WithField("container", id)}
 	if err := b.load(hooksFile, &h.record); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -183,8 +183,12 @@ func orphanHooks(b bundle, id string, m *made, exit exitRecord) error {
 	if h.spec, err = oci.Load(string(b)); err != nil {
 		return fmt.Errorf("hooks: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), orphanTimeout,
-		fmt.Errorf("it had not ended when the %v were over that there are after the shim has been killed", orphanTimeout))
+	limit := orphanTimeout
+	if len(m.Poststop) > 0 {
+		limit -= hooksWait
+	}
+	ctx, cancel := context.WithDeadlineCause(context.Background(), began.Add(limit),
+		fmt.Errorf("it had not ended when the %v were over that there are after the shim has been killed", limit))
 	defer cancel()
 	h.poststop(ctx, e, never, alone{hookSet: h, rootfs: m.Rootfs}.run)
 	return nil

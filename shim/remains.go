@@ -30,8 +30,8 @@ const (
 // remains ends and removes what is left of a container whose shim is gone,
 // and returns how it ended. It does nothing where nothing is left.
 func remains(path string) (exitRecord, error) {
-	b, id := bundle(path), filepath.Base(path)
-	exit := exitRecord{Status: statusKilled, At: time.Now()}
+	b, id, began := bundle(path), filepath.Base(path), time.Now()
+	exit := exitRecord{Status: statusKilled, At: began}
 	m, err := b.facts(id)
 	if errors.Is(err, os.ErrNotExist) {
 		return exit, os.RemoveAll(b.path())
@@ -57,7 +57,7 @@ func remains(path string) (exitRecord, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		errs = append(errs, fmt.Errorf("%s: %w", exitFile, err))
 	}
-	errs = append(errs, orphanHooks(b, id, &m, exit), b.runPoststop(&m, hooksWait), b.sweep(m), os.RemoveAll(b.path()))
+	errs = append(errs, orphanHooks(b, id, &m, exit, began), b.runPoststop(&m, hooksWait), b.sweep(m), os.RemoveAll(b.path()))
 	return exit, errors.Join(errs...)
 }
 
