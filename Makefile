@@ -13,7 +13,7 @@ docdir := $(DESTDIR)$(PREFIX)/share/doc/containerd-shim-rich
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # How long "make fuzz" gives each fuzz target, and the limit of one integration run.
 FUZZTIME ?= 10s
-TEST_TIMEOUT ?= 30m
+TEST_TIMEOUT ?= 50m
 # More flags for go test, e.g. make integration TESTFLAGS='-run TestRunBusybox -v'
 TESTFLAGS ?=
 
