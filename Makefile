@@ -31,6 +31,7 @@ tools := build/tools
 rootfs := build/rootfs
 images := build/images
 suites := build/suites
+kubernetes := build/kubernetes
 # Each release line of containerd before the newest; 1.6 is Debian's.
 older := $(foreach line,1.6 1.7 2.0 2.1 2.2 2.3,$(tools)/containerd-$(line)/containerd)
 
@@ -121,6 +122,19 @@ $(suites)/busybox: integration/suites/busybox.sh
 $(suites)/images/images.json: $(suites)/busybox $(addprefix integration/suites/,images.sh images.json pause.c nonewprivs.c)
 	@integration/suites/images.sh $< $(@D)
 
+# A module of its own, so that this one does not depend on Kubernetes.
+.PHONY: test-kubernetes
+test-kubernetes: build $(bin)/probe $(tools)/containerd $(kubernetes)/programs/kubelet $(suites)/programs/critest kubernetes-images ## a real kubelet runs rich pods by RuntimeClass (root only)
+	@scripts/need-packages.sh containernetworking-plugins iproute2 iptables mount procps util-linux
+	@cd integration/kubernetes && go test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) .
+
+$(kubernetes)/programs/kubelet: integration/kubernetes/programs.sh integration/tools/kubernetes/go.mod integration/tools/kubernetes/go.sum
+	@scripts/need-go.sh
+	@integration/kubernetes/programs.sh $(kubernetes)/programs
+
+.PHONY: kubernetes-images
+kubernetes-images: $(addprefix $(images)/,pause.tar busybox.tar debian-bookworm.tar rich-installer.tar)
+
 ##@ what the integration tests and the demo run on
 
 .PHONY: integration-files
@@ -170,12 +184,19 @@ $(rootfs)/init-busybox.tar: $(rootfs)/busybox.tar integration/rootfs/inits.sh
 $(rootfs)/init-alpine.tar $(rootfs)/init-openrc.tar: $(rootfs)/init-%.tar: $(rootfs)/debian-bookworm-openrc.tar integration/rootfs/inits.sh
 	@integration/rootfs/inits.sh $* $< $@
 
+$(rootfs)/pause.tar: integration/suites/pause.c integration/rootfs/pause.sh scripts/tar-root.sh
+	@integration/rootfs/pause.sh $< $@
+
+$(rootfs)/rich-installer.tar: $(rootfs)/busybox.tar integration/rootfs/installer.sh go-build $(bin)/dumb-init
+	@integration/rootfs/installer.sh $< $(bin) $@
+
 $(rootfs)/scratch.tar: integration/rootfs/scratch.sh integration/rootfs/hello.c scripts/tar-root.sh
 	@integration/rootfs/scratch.sh $@
 
 path := PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 config_busybox := -cmd sh -env $(path)
 config_scratch := -entrypoint /hello
+config_pause := -entrypoint /pause
 config_debian-bookworm := -cmd bash -env $(path)
 config_debian-trixie := -cmd bash -env $(path)
 config_debian-sid := -cmd bash -env $(path)

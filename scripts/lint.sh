@@ -41,11 +41,14 @@ check_modules() {
 }
 check_mkimage() { (cd integration/tools/mkimage && go vet ./...); }
 
+check_kubernetes() { (cd integration/kubernetes && ../../build/tools/golangci-lint run ./...); }
+
 step "tree" scripts/check-tree.sh
 step "shellcheck" check_shell
 step "gofmt" check_format
 step "modules" check_modules
 step "go vet of mkimage" check_mkimage
+step "golangci-lint of the Kubernetes tests" check_kubernetes
 step "golangci-lint" build/tools/golangci-lint run ./...
 
 if ((${#failed[@]})); then

@@ -249,7 +249,7 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	}
 	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       c.id,
-		UseSystemdCgroup: handler.systemdCgroup,
+		UseSystemdCgroup: throughSystemd(handler, c.spec),
 		NoPivotRoot:      handler.noPivotRoot,
 		NoNewKeyring:     handler.noNewKeyring,
 		Spec:             c.spec,

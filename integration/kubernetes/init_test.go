@@ -1,0 +1,124 @@
+package kubernetes
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// pid1 returns the name of a container's pid 1.
+func pid1(t testing.TB, pod, container string) string {
+	t.Helper()
+	return printed(t, pod, container, "cat", "/proc/1/comm")
+}
+
+// TestInitByAnnotation has the annotation of the pod choose for all containers, and that of one container for it alone.
+func TestInitByAnnotation(t *testing.T) {
+	t.Parallel()
+	pod := richPod(t, imageBookworm, untilTerm...)
+	pod.Annotations[initAnnotation] = "systemd"
+	pod.Annotations["rich.containerd.io/plain.init"] = "none"
+	pod.Annotations["rich.containerd.io/small.init"] = "dumb-init"
+	pod.Spec.Containers = append(pod.Spec.Containers,
+		container("second", imageBookworm, untilTerm...),
+		container("plain", imageBookworm, untilTerm...),
+		container("small", imageBusybox, untilTerm...))
+	ready(t, pod)
+	for name, init := range map[string]string{"app": "systemd", "second": "systemd", "plain": "sh", "small": "dumb-init"} {
+		want(t, "pid 1 of "+name, pid1(t, pod.Name, name), init)
+	}
+	for _, name := range []string{"app", "second"} {
+		want(t, "state of "+name, printed(t, pod.Name, name, "systemctl", "is-system-running", "--wait"), "running")
+	}
+	// One network and one host name for all, as in any pod.
+	want(t, "host name", printed(t, pod.Name, "app", "hostname"), pod.Name)
+}
+
+// TestInitOfOneContainer has an annotation only for one container: the sidecar is what auto makes of it.
+func TestInitOfOneContainer(t *testing.T) {
+	t.Parallel()
+	pod := richPod(t, imageBookworm, untilTerm...)
+	pod.Annotations["rich.containerd.io/app.init"] = "systemd"
+	pod.Spec.Containers = append(pod.Spec.Containers, container("sidecar", imageBusybox, untilTerm...))
+	ready(t, pod)
+	want(t, "pid 1 of app", pid1(t, pod.Name, "app"), "systemd")
+	want(t, "pid 1 of the sidecar", pid1(t, pod.Name, "sidecar"), "dumb-init")
+}
+
+// TestInitByDefault has no annotation: an image with systemd gets it, one without an init gets dumb-init.
+func TestInitByDefault(t *testing.T) {
+	t.Parallel()
+	pod := richPod(t, imageBookworm, untilTerm...)
+	pod.Spec.Containers = append(pod.Spec.Containers, container("small", imageBusybox, untilTerm...))
+	ready(t, pod)
+	want(t, "pid 1 of Debian", pid1(t, pod.Name, "app"), "systemd")
+	want(t, "pid 1 of busybox", pid1(t, pod.Name, "small"), "dumb-init")
+}
+
+// TestInitContainer has rich init containers: they end as their CMD does, in order, and the pod goes on or not.
+func TestInitContainer(t *testing.T) {
+	t.Parallel()
+	t.Run("succeeds", func(t *testing.T) {
+		t.Parallel()
+		pod := systemdPod(t, "cat", "/data/first")
+		mount := []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		first := container("first", imageBookworm, "sh", "-c", "cat /proc/1/comm >/data/first")
+		first.VolumeMounts, pod.Spec.Containers[0].VolumeMounts = mount, mount
+		pod.Spec.InitContainers = []corev1.Container{first}
+		want(t, "output", output(t, pod), "systemd\n")
+	})
+	t.Run("fails", func(t *testing.T) {
+		t.Parallel()
+		pod := systemdPod(t, "true")
+		pod.Spec.InitContainers = []corev1.Container{container("first", imageBookworm, "sh", "-c", "exit 42")}
+		ended := finish(t, pod)
+		if code := ending(t, ended, "first").ExitCode; code != 42 {
+			t.Errorf("the init container ended with %d, want 42", code)
+		}
+		if state := ended.Status.ContainerStatuses[0].State; state.Waiting == nil {
+			t.Errorf("the container has started: %v", state)
+		}
+	})
+	t.Run("sidecar", func(t *testing.T) {
+		t.Parallel()
+		pod := systemdPod(t, "true")
+		always := corev1.ContainerRestartPolicyAlways
+		sidecar := container("sidecar", imageBookworm, untilTerm...)
+		sidecar.RestartPolicy = &always
+		pod.Spec.InitContainers = []corev1.Container{sidecar}
+		ended := finish(t, pod)
+		if code := ending(t, ended, "sidecar").ExitCode; code != 0 {
+			t.Errorf("the sidecar ended with %d, want 0", code)
+		}
+	})
+}
+
+// TestBadAnnotation has the error of Create reach who looks at the pod.
+func TestBadAnnotation(t *testing.T) {
+	t.Parallel()
+	pod := richPod(t, imageBookworm, "true")
+	pod.Annotations[initAnnotation] = "sytemd"
+	ended := finish(t, pod)
+	end := ending(t, ended, "app")
+	want(t, "reason", end.Reason, "StartError")
+	wantIn(t, "message", end.Message, `annotation rich.containerd.io/init: value "sytemd"`, `the nearest is "systemd"`)
+	wantIn(t, "events", events(t, pod.Name), `the nearest is "systemd"`)
+}
+
+// TestOtherAnnotations has only the annotations of the drop-in reach the runtime.
+func TestOtherAnnotations(t *testing.T) {
+	t.Parallel()
+	pod := richPod(t, imageBookworm, untilTerm...)
+	pod.Annotations[initAnnotation] = "none"
+	pod.Annotations["other.example/init"] = "systemd"
+	ready(t, pod)
+	want(t, "pid 1", pid1(t, pod.Name, "app"), "sh")
+}
+
+// events returns the messages of the events of a pod.
+func events(t testing.TB, pod string) string {
+	t.Helper()
+	return strings.TrimSpace(kubectl(t, "get", "events", "--field-selector=involvedObject.name="+pod, "--output=jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}"))
+}

@@ -1,0 +1,249 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+func memory(limit string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(limit)}
+}
+
+// TestJob has a Job end with the CMD: complete, or failed with its code.
+func TestJob(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		for _, c := range []struct {
+			name, script string
+			condition    batchv1.JobConditionType
+			code         int32
+		}{
+			{"complete", "exit 0", batchv1.JobComplete, 0},
+			{"failed", "exit 7", batchv1.JobFailed, 7},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				pod := newPod(t, "sh", "-c", c.script)
+				job := &batchv1.Job{
+					ObjectMeta: metav1.ObjectMeta{Name: pod.Name},
+					Spec: batchv1.JobSpec{BackoffLimit: ptr[int32](0), Template: corev1.PodTemplateSpec{
+						ObjectMeta: metav1.ObjectMeta{Annotations: pod.Annotations}, Spec: pod.Spec}},
+				}
+				if _, err := node.client.BatchV1().Jobs(podNamespace).Create(within(t, podLimit), job, metav1.CreateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { kubectl(t, "delete", "job", job.Name, "--cascade=foreground") })
+				eventually(t, podLimit, "job "+job.Name+" ends", func() error {
+					found, err := node.client.BatchV1().Jobs(podNamespace).Get(context.Background(), job.Name, metav1.GetOptions{})
+					if err != nil {
+						return err
+					}
+					for _, condition := range found.Status.Conditions {
+						if condition.Type == c.condition && condition.Status == corev1.ConditionTrue {
+							return nil
+						}
+					}
+					return fmt.Errorf("%v", found.Status)
+				})
+				pods, err := node.client.CoreV1().Pods(podNamespace).List(within(t, podLimit), metav1.ListOptions{LabelSelector: "job-name=" + job.Name})
+				if err != nil || len(pods.Items) != 1 {
+					t.Fatalf("pods of the job: %v, %v", pods, err)
+				}
+				if end := ending(t, &pods.Items[0], "app"); end.ExitCode != c.code {
+					t.Errorf("ended with %d, want %d", end.ExitCode, c.code)
+				}
+			})
+		}
+	})
+}
+
+// TestCrashLoop has a CMD that fails be started again, each time with a fresh init, and the kubelet back off.
+func TestCrashLoop(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		pod := newPod(t, "sh", "-c", "echo started; exit 5")
+		pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+		create(t, pod)
+		found := waitFor(t, pod.Name, "backs off", func(pod *corev1.Pod) error {
+			s := pod.Status.ContainerStatuses
+			if len(s) == 1 && s[0].RestartCount > 1 && s[0].State.Waiting != nil && s[0].State.Waiting.Reason == "CrashLoopBackOff" {
+				return nil
+			}
+			return fmt.Errorf("%v", s)
+		})
+		if last := found.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 5 || last.Reason != "Error" {
+			t.Errorf("the last run ended: %v", last)
+		}
+	})
+}
+
+// TestOOMKilled has the reason OOMKilled when the CMD takes more than the limit, though pid 1 survives it.
+func TestOOMKilled(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		// tail keeps a line that never ends.
+		pod := newPod(t, "sh", "-c", "exec tail -n1 /dev/zero")
+		pod.Spec.Containers[0].Resources.Limits = memory("100Mi")
+		end := ending(t, finish(t, pod), "app")
+		if end.Reason != "OOMKilled" || end.ExitCode != 137 {
+			t.Errorf("ended with %d, %s: %s", end.ExitCode, end.Reason, end.Message)
+		}
+	})
+}
+
+// TestEphemeralContainer has a container for debugging join a running pod, and see the processes of one of its containers.
+func TestEphemeralContainer(t *testing.T) {
+	t.Parallel()
+	pod := richPod(t, imageBookworm, untilTerm...)
+	pod.Annotations["rich.containerd.io/app.init"] = "systemd"
+	ready(t, pod)
+	found := waitFor(t, pod.Name, "is there", isReady)
+	found.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
+		TargetContainerName: "app",
+		EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+			Name: "debugger", Image: imageBusybox, ImagePullPolicy: corev1.PullNever,
+			Command: []string{"sh", "-c", "cat /proc/1/comm; exit 3"},
+		},
+	}}
+	if _, err := node.client.CoreV1().Pods(podNamespace).UpdateEphemeralContainers(within(t, podLimit), pod.Name, found, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	found = waitFor(t, pod.Name, "was debugged", func(pod *corev1.Pod) error {
+		for _, status := range pod.Status.EphemeralContainerStatuses {
+			if status.State.Terminated != nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", pod.Status.EphemeralContainerStatuses)
+	})
+	if code := ending(t, found, "debugger").ExitCode; code != 3 {
+		t.Errorf("ended with %d, want 3", code)
+	}
+	want(t, "pid 1 that the debugger sees", logs(t, pod.Name, "debugger"), "systemd\n")
+	want(t, "pid 1 afterwards", pid1(t, pod.Name, "app"), "systemd")
+}
+
+func probe(handler corev1.ProbeHandler) *corev1.Probe {
+	return &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 30, FailureThreshold: 180}
+}
+
+// TestProbes has all three probes in all three ways on a CMD that serves late.
+func TestProbes(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		pod := newPod(t, "sh", "-c", "sleep 2; mkdir /www; echo yes >/www/index.html; exec busybox httpd -f -p 8080 -h /www")
+		c := &pod.Spec.Containers[0]
+		c.StartupProbe = probe(corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}})
+		c.ReadinessProbe = probe(corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080), Path: "/index.html"}})
+		c.LivenessProbe = probe(corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "-e", "/www/index.html"}}})
+		found := ready(t, pod)
+		if found.Status.ContainerStatuses[0].RestartCount != 0 {
+			t.Errorf("was restarted: %v", found.Status.ContainerStatuses)
+		}
+		printed(t, pod.Name, "app", "mv", "/www/index.html", "/www/gone")
+		waitFor(t, pod.Name, "is not ready", func(pod *corev1.Pod) error {
+			if isReady(pod) != nil {
+				return nil
+			}
+			return errors.New("is ready")
+		})
+	})
+}
+
+// TestLiveness has a container restarted when its probe fails, and a preStop hook run before.
+func TestLiveness(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		pod := newPod(t, untilTerm...)
+		pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+		c := &pod.Spec.Containers[0]
+		c.LivenessProbe = probe(corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "!", "-e", "/tmp/sick"}}})
+		c.LivenessProbe.FailureThreshold = 1
+		ready(t, pod)
+		printed(t, pod.Name, "app", "touch", "/tmp/sick")
+		found := waitFor(t, pod.Name, "is restarted", func(pod *corev1.Pod) error {
+			if s := pod.Status.ContainerStatuses; len(s) == 1 && s[0].RestartCount == 1 && s[0].State.Running != nil {
+				return nil
+			}
+			return fmt.Errorf("%v", pod.Status.ContainerStatuses)
+		})
+		if last := found.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 0 {
+			t.Errorf("the CMD handles SIGTERM, but the container ended: %v", last)
+		}
+	})
+}
+
+// onHost gives the pod a folder of the node at /host, which stays when the pod is gone.
+func onHost(t testing.TB, pod *corev1.Pod) string {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	withVolume(pod, "host", "/host", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}})
+	return dir
+}
+
+func readFile(t testing.TB, path ...string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// TestLifecycleHooks has postStart run at the start and preStop before the CMD is asked to end, and a CMD that uses its
+// grace for its last words.
+func TestLifecycleHooks(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		pod := newPod(t, "sh", "-c", "trap 'sleep 1; echo term >>/host/log; exit 0' TERM; echo cmd >/host/cmd; while :; do sleep 0.2; done")
+		dir := onHost(t, pod)
+		record := func(word string) *corev1.LifecycleHandler {
+			return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", "echo " + word + " >>/host/log"}}}
+		}
+		pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: record("postStart"), PreStop: record("preStop")}
+		ready(t, pod)
+		eventually(t, podLimit, "the CMD runs", func() error {
+			_, err := os.Stat(filepath.Join(dir, "cmd"))
+			return err
+		})
+		kubectl(t, "delete", "pod", pod.Name)
+		want(t, "order", readFile(t, dir, "log"), "postStart\npreStop\nterm\n")
+	})
+}
+
+// TestGraceIsOver deletes a pod whose CMD ignores SIGTERM: it is killed, init and all, when the grace is over.
+func TestGraceIsOver(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		pod := newPod(t, "sh", "-c", "trap 'echo ignored >>/host/log' TERM; echo up >/host/log; while :; do sleep 0.2; done")
+		dir := onHost(t, pod)
+		pod.Spec.TerminationGracePeriodSeconds = ptr[int64](3)
+		ready(t, pod)
+		eventually(t, podLimit, "the CMD runs", func() error {
+			_, err := os.Stat(filepath.Join(dir, "log"))
+			return err
+		})
+		kubectl(t, "delete", "pod", pod.Name)
+		wantIn(t, "log", readFile(t, dir, "log"), "up\nignored\n")
+	})
+}
+
+// TestForcedDelete has nothing of the pod stay on the node after delete --force, which does not wait for it.
+func TestForcedDelete(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		pod := newPod(t, "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+		found := ready(t, pod)
+		kubectl(t, "delete", "pod", pod.Name, "--force", "--grace-period=0")
+		eventually(t, podLimit, "the node is clean", func() error {
+			if _, err := os.Stat("/var/lib/kubelet/pods/" + string(found.UID)); !errors.Is(err, os.ErrNotExist) {
+				return errors.Join(err, errors.New("the pod's folder is still there"))
+			}
+			return nil
+		})
+	})
+}

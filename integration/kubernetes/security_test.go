@@ -1,0 +1,90 @@
+package kubernetes
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+func ptr[T any](value T) *T { return &value }
+
+// whoAmI prints the credentials of the CMD.
+const whoAmI = `id -u; id -g; id -G | tr ' ' '\n' | sort -n | tr '\n' ' '; echo; grep -E '^(NoNewPrivs|Seccomp|CapEff):' /proc/self/status | tr -s '\t ' ' '`
+
+// TestUser has the CMD run as the pod's security context says, whatever pid 1 is.
+func TestUser(t *testing.T) {
+	beside(t, func(t *testing.T, newPod podMaker) {
+		pod := newPod(t, "sh", "-c", whoAmI+"; stat -c %g /data; echo >/data/file; stat -c '%u %g' /data/file")
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+			RunAsUser: ptr[int64](1000), RunAsGroup: ptr[int64](1001), RunAsNonRoot: ptr(true), FSGroup: ptr[int64](2000),
+			SupplementalGroups: []int64{3000}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		}
+		pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: ptr(false)}
+		withVolume(pod, "data", "/data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
+		want(t, "output", output(t, pod), strings.Join([]string{
+			"1000", "1001", "1001 2000 3000 ", "CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2", "2000", "1000 2000", ""}, "\n"))
+	})
+}
+
+// TestUserChoosesInit: without an annotation a pod that is not root gets no init that is.
+func TestUserChoosesInit(t *testing.T) {
+	t.Parallel()
+	pod := richPod(t, imageBookworm, untilTerm...)
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr[int64](1000), RunAsNonRoot: ptr(true)}
+	ready(t, pod)
+	want(t, "pid 1", pid1(t, pod.Name, "app"), "dumb-init")
+	want(t, "user of pid 1", printed(t, pod.Name, "app", "stat", "-c", "%u", "/proc/1"), "1000")
+}
+
+// TestRootInitNever has the refusal reach who looks at the pod, with the way out.
+func TestRootInitNever(t *testing.T) {
+	t.Parallel()
+	pod := systemdPod(t, "true")
+	pod.Annotations["rich.containerd.io/root-init"] = "never"
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr[int64](1000), RunAsNonRoot: ptr(true)}
+	wantRefused(t, pod, `value 1000: init "systemd" has to run as root, which root-init="never" forbids`, `or set init to "dumb-init"`)
+}
+
+// wantRefused creates a pod that the runtime refuses, and looks for parts of the error in its state and its events.
+func wantRefused(t testing.TB, pod *corev1.Pod, parts ...string) {
+	t.Helper()
+	end := ending(t, finish(t, pod), "app")
+	want(t, "reason", end.Reason, "StartError")
+	wantIn(t, "message", end.Message, parts...)
+	wantIn(t, "events", events(t, pod.Name), parts...)
+}
+
+// TestSeccomp boots systemd with the runtime's seccomp profile, which also holds for the services.
+func TestSeccomp(t *testing.T) {
+	t.Parallel()
+	pod := systemdPod(t, "sh", "-c", "systemctl is-system-running --wait; grep Seccomp: /proc/1/status /proc/self/status | cut -f2 | tr '\\n' ' '")
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+	want(t, "output", output(t, pod), "running\n2 2 ")
+}
+
+// TestNoCapabilities drops all: root's systemd does boot, dumb-init does not care, and what cannot work is refused.
+func TestNoCapabilities(t *testing.T) {
+	t.Parallel()
+	none := &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	t.Run("systemd", func(t *testing.T) {
+		t.Parallel()
+		pod := systemdPod(t, "sh", "-c", whoAmI)
+		pod.Spec.Containers[0].SecurityContext = none
+		wantIn(t, "output", output(t, pod), "CapEff: 0000000000000000")
+	})
+	t.Run("dumb-init", func(t *testing.T) {
+		t.Parallel()
+		pod := systemdPod(t, "sh", "-c", whoAmI)
+		pod.Annotations[initAnnotation] = "dumb-init"
+		pod.Spec.Containers[0].SecurityContext = none
+		wantIn(t, "output", output(t, pod), "CapEff: 0000000000000000")
+	})
+	t.Run("user", func(t *testing.T) {
+		t.Parallel()
+		pod := systemdPod(t, "true")
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr[int64](1000)}
+		pod.Spec.Containers[0].SecurityContext = none
+		wantRefused(t, pod, "CAP_SETGID", "CAP_SETUID", "dumb-init")
+	})
+}
