@@ -168,8 +168,14 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err != nil {
 		return err
 	}
+	annotations := original.Annotations
+	if initmode.IsSandbox(annotations) {
+		// Its containers will say what is wrong with them, each once. The
+		// kubelet makes a sandbox that fails again and again.
+		annotations = nil
+	}
 	c.options, err = config.Resolve(config.Sources{
-		Annotations: original.Annotations,
+		Annotations: annotations,
 		Container:   initmode.ContainerName(original.Annotations),
 		Env:         original.Process.Env,
 		Runtime:     handler.rich,

@@ -232,18 +232,16 @@ func (n *cluster) nodeReady() error {
 	return fmt.Errorf("node %s: %v", nodeName, found.Status.Conditions)
 }
 
-// installPrograms puts the programs where "make install" and docs/kubernetes.md have them; /usr/local is private.
+// installPrograms installs ours as "make install" does, and what they run beside; /usr/local is private.
 func (n *cluster) installPrograms() error {
-	for file, folder := range map[string]string{
-		"bin/containerd-shim-rich-v2":             "/usr/local/bin",
-		"bin/rich-launch":                         "/usr/local/libexec/containerd-shim-rich",
-		"bin/dumb-init":                           "/usr/local/libexec/containerd-shim-rich",
-		"tools/containerd":                        "/usr/local/bin",
-		"tools/ctr":                               "/usr/local/bin",
-		"suites/programs/runc":                    "/usr/local/bin",
-		"suites/programs/containerd-shim-runc-v2": "/usr/local/bin",
-	} {
-		if output, err := exec.Command("install", "-D", "-t", folder, buildPath(file)).CombinedOutput(); err != nil {
+	// Nothing is built again: here are neither a network nor the machine's packages.
+	install := exec.Command("make", "--silent", "--old-file=build", "install")
+	install.Dir = treePath("")
+	if output, err := install.CombinedOutput(); err != nil {
+		return fmt.Errorf("make install: %w\n%s", err, output)
+	}
+	for _, file := range []string{"tools/containerd", "tools/ctr", "suites/programs/runc", "suites/programs/containerd-shim-runc-v2"} {
+		if output, err := exec.Command("install", "-t", "/usr/local/bin", buildPath(file)).CombinedOutput(); err != nil {
 			return fmt.Errorf("install %s: %w\n%s", file, err, output)
 		}
 	}
