@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
 )
 
 // serviceManager makes a systemctl for the node that can do one thing: restart containerd.
@@ -135,4 +134,3 @@ func noProcess(name string) error {
 	}
 	return nil
 }
-

@@ -7,7 +7,9 @@ set -euo pipefail
 mount --make-rshared /
 # Containers of others on this machine, whose mounts this namespace would hold: /run and /var/lib are replaced below.
 while read -r point; do
-	[[ $RUN/ == "$point"/* ]] || umount --lazy "$point"
+	[[ $RUN/ != "$point"/* ]] || continue
+	# A mount goes away by itself when its owner removes the folder below it.
+	umount --lazy "$point" || ! mountpoint -q "$point"
 done < <(awk '$2 ~ "^(/tmp|/run|/var/lib|/var/tmp)/" { print $2 }' /proc/self/mounts | sort -r)
 while read -r top options; do
 	umount "$top"
