@@ -25,7 +25,7 @@ import (
 const (
 	nodeName    = "node1"
 	nodeAddress = "10.123.0.1"
-	// podNamespace is the namespace of all pods of the tests.
+	// podNamespace is where all pods of the tests are; it is also kubectl's default.
 	podNamespace = "default"
 )
 
@@ -205,7 +205,7 @@ func (n *cluster) kubeconfig() string { return filepath.Join(n.etc, "admin.kubec
 
 // kubectl is a command of the cluster's administrator.
 func (n *cluster) kubectl(arguments ...string) *exec.Cmd {
-	return exec.Command(program("kubectl"), append([]string{"--kubeconfig=" + n.kubeconfig(), "--namespace=" + podNamespace}, arguments...)...)
+	return exec.Command(program("kubectl"), append([]string{"--kubeconfig=" + n.kubeconfig()}, arguments...)...)
 }
 
 func (n *cluster) containerdReady() error {

@@ -30,9 +30,7 @@ func TestInitByAnnotation(t *testing.T) {
 	}
 	// Both have an sshd, and the pod has one port 22.
 	for _, name := range []string{"app", "second"} {
-		if state := execute(t, pod.Name, name, "systemctl", "is-system-running", "--wait").stdout; state != "running\n" && state != "degraded\n" {
-			t.Errorf("state of %s: %q", name, state)
-		}
+		booted(t, pod.Name, name)
 		want(t, "cron of "+name, printed(t, pod.Name, name, "systemctl", "is-active", "cron"), "active")
 	}
 	// One network and one host name for all, as in any pod.

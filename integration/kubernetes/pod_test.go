@@ -263,6 +263,21 @@ func tryExecute(ctx context.Context, pod string, options *corev1.PodExecOptions,
 	return result, err
 }
 
+// booted waits until systemd in a container has started everything, and returns its word for the state. Right after the
+// start nobody listens yet.
+func booted(t testing.TB, pod, name string) string {
+	t.Helper()
+	var state string
+	eventually(t, podLimit, "systemd in "+name+" of "+pod+" has started everything", func() error {
+		got := execute(t, pod, name, "systemctl", "is-system-running", "--wait")
+		if state = strings.TrimSpace(got.stdout); state == "running" || state == "degraded" {
+			return nil
+		}
+		return fmt.Errorf("%+v", got)
+	})
+	return state
+}
+
 // kubectl runs kubectl as a user would, and returns what it printed.
 func kubectl(t testing.TB, arguments ...string) string {
 	t.Helper()

@@ -26,7 +26,7 @@ func TestServices(t *testing.T) {
 	pod := systemdPod(t, untilTerm...)
 	pod.Spec.Containers[0].ReadinessProbe = probe(corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(22)}})
 	ready(t, pod)
-	want(t, "state", printed(t, pod.Name, "app", "systemctl", "is-system-running", "--wait"), "running")
+	want(t, "state", booted(t, pod.Name, "app"), "running")
 	want(t, "services", printed(t, pod.Name, "app", "systemctl", "is-active", "cron", "rsyslog", "ssh"), "active\nactive\nactive")
 	want(t, "sshd", printed(t, pod.Name, "app", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/22; head -c8 <&3"), "SSH-2.0-")
 	printed(t, pod.Name, "app", "sh", "-c", "echo '* * * * * root echo $(date) >/run/by-cron' >/etc/cron.d/test; logger said by logger")
