@@ -79,7 +79,7 @@ func TestServiceAccount(t *testing.T) {
 // /tmp, where an init has its own.
 func TestVolumes(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
-		pod := newPod(t, "sh", "-c", `cat /etc/app.conf /projected/secret /projected/pod /run/config/one
+		pod := newPod(t, "sh", "-c", `cat /etc/app.conf /projected/secret /projected/pod; echo; cat /run/config/one
 			echo written >/data/file && cat /data/file && echo >/tmp/inner/file && echo >/var/lib/app/file
 			echo >/run/config/one || echo refused
 			stat -f -c %T /memory; ls /run/config`)

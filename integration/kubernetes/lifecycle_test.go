@@ -141,6 +141,7 @@ func TestProbes(t *testing.T) {
 		c := &pod.Spec.Containers[0]
 		c.StartupProbe = probe(corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}})
 		c.ReadinessProbe = probe(corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080), Path: "/index.html"}})
+		c.ReadinessProbe.FailureThreshold = 1
 		c.LivenessProbe = probe(corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "-e", "/www/index.html"}}})
 		found := ready(t, pod)
 		if found.Status.ContainerStatuses[0].RestartCount != 0 {
@@ -156,7 +157,7 @@ func TestProbes(t *testing.T) {
 	})
 }
 
-// TestLiveness has a container restarted when its probe fails, and a preStop hook run before.
+// TestLiveness has a container asked to end and started again when its probe fails.
 func TestLiveness(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, untilTerm...)
@@ -165,6 +166,7 @@ func TestLiveness(t *testing.T) {
 		c.LivenessProbe = probe(corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "!", "-e", "/tmp/sick"}}})
 		c.LivenessProbe.FailureThreshold = 1
 		ready(t, pod)
+		up(t, pod.Name)
 		printed(t, pod.Name, "app", "touch", "/tmp/sick")
 		found := waitFor(t, pod.Name, "is restarted", func(pod *corev1.Pod) error {
 			if s := pod.Status.ContainerStatuses; len(s) == 1 && s[0].RestartCount == 1 && s[0].State.Running != nil {

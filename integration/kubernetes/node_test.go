@@ -107,7 +107,10 @@ func TestKubeletRestarted(t *testing.T) {
 func twoPods(t *testing.T) []*corev1.Pod {
 	plain, rich := plainPod(t, imageBookworm, untilTerm...), systemdPod(t, untilTerm...)
 	plain.Name += "-plain"
-	return []*corev1.Pod{ready(t, plain), ready(t, rich)}
+	pods := []*corev1.Pod{ready(t, plain), ready(t, rich)}
+	up(t, plain.Name)
+	up(t, rich.Name)
+	return pods
 }
 
 // stillRun checks that pods have the containers they had, and can be used.
@@ -201,7 +204,7 @@ func nodeLimits(t testing.TB, id string) cgroupLimits {
 	t.Helper()
 	_, id, _ = strings.Cut(id, "://")
 	script := `
-		pid=$(ctr -n k8s.io tasks ls | awk -v id="$1" '$1 == id { print $2 }')
+		pid=$(ctr -n k8s.io tasks ls 2>/dev/null | awk -v id="$1" '$1 == id { print $2 }')
 		v1() { grep -m1 -E "^[0-9]+:([^:]*,)?$1[,:]" "/proc/$pid/cgroup" | cut -d: -f3; }
 		if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
 			own=/sys/fs/cgroup$(cut -d: -f3 "/proc/$pid/cgroup")

@@ -263,6 +263,17 @@ func tryExecute(ctx context.Context, pod string, options *corev1.PodExecOptions,
 	return result, err
 }
 
+// up waits until the CMD of a pod that runs untilTerm has started, which under an init is after the start of the container.
+func up(t testing.TB, pod string) {
+	t.Helper()
+	eventually(t, podLimit, "the CMD of "+pod+" runs", func() error {
+		if text := logs(t, pod, "app"); text != "up\n" {
+			return fmt.Errorf("the log is %q", text)
+		}
+		return nil
+	})
+}
+
 // booted waits until systemd in a container has started everything, and returns its word for the state. Right after the
 // start nobody listens yet.
 func booted(t testing.TB, pod, name string) string {
