@@ -34,14 +34,21 @@ func isUser(r *launch.Record) bool {
 	for i, gid := range have {
 		groups[i] = uint32(gid)
 	}
-	slices.Sort(groups)
-	if !slices.Equal(groups, slices.Sorted(slices.Values(r.Groups))) {
+	if !slices.Equal(otherGroups(groups, r.GID), otherGroups(r.Groups, r.GID)) {
 		return false
 	}
 	uid, euid, suid := unix.Getresuid()
 	gid, egid, sgid := unix.Getresgid()
 	u, g := int(r.UID), int(r.GID)
 	return uid == u && euid == u && suid == u && gid == g && egid == g && sgid == g
+}
+
+// otherGroups are supplementary groups, sorted, without the gid: to have that
+// one twice means nothing. The kubelet lists it, systemd does not.
+func otherGroups(groups []uint32, gid uint32) []uint32 {
+	others := slices.DeleteFunc(slices.Clone(groups), func(g uint32) bool { return g == gid })
+	slices.Sort(others)
+	return others
 }
 
 // setUser changes the calling thread's groups (unless the user namespace
