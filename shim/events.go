@@ -32,7 +32,8 @@ type events struct {
 	mu      sync.Mutex
 	queue   []*types.Envelope
 	pending chan struct{} // has an item while the queue is not empty
-	closed  chan struct{}
+	closed  chan struct{} // no more events will be added
+	gaveUp  chan struct{} // what is still queued will not be delivered
 	drained chan struct{}
 }
 
@@ -41,6 +42,7 @@ func newEvents(namespace, address string) (*events, error) {
 		namespace: namespace,
 		pending:   make(chan struct{}, 1),
 		closed:    make(chan struct{}),
+		gaveUp:    make(chan struct{}),
 		drained:   make(chan struct{}),
 	}
 	var err error
@@ -78,13 +80,14 @@ func (e *events) close(ctx context.Context) error {
 	select {
 	case <-e.drained:
 	case <-ctx.Done():
+		close(e.gaveUp)
 	}
 	return e.client.Close()
 }
 
 func (e *events) run() {
 	defer close(e.drained)
-	pause := retryMin
+	pause, closed := retryMin, e.closed
 	for {
 		e.mu.Lock()
 		var next *types.Envelope
@@ -116,12 +119,14 @@ func (e *events) run() {
 			log.L.WithError(err).WithField("topic", next.Topic).Warn("deliver event, will try again")
 			select {
 			case <-time.After(pause):
-			case <-e.closed:
-				// containerd ended this shim while it is away itself:
-				// nobody is left to tell.
+				pause = min(2*pause, retryMax)
+			case <-closed:
+				// Whoever ends this shim is most likely containerd, and so
+				// it is back.
+				pause, closed = retryMin, nil
+			case <-e.gaveUp:
 				return
 			}
-			pause = min(2*pause, retryMax)
 			continue
 		}
 		pause = retryMin

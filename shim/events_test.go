@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -104,5 +105,59 @@ func TestEventsOrder(t *testing.T) {
 	got = slices.Compact(got)
 	if want := []string{"a", "b", "c", "d", "e", "f"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// containerd may end a shim that is still waiting for it to come back: it is back then.
+func TestEventsEndAfterPause(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	e, err := newEvents("ns", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Refused at once, unlike a socket that is not there.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	e.add(&eventstypes.TaskOOM{ContainerID: "a"})
+	time.Sleep(10 * retryMin) // it has failed a few times
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	sink := &eventSink{got: make(chan string, 16)}
+	defer sink.serve(t, path)()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := e.close(ctx); err != nil {
+		t.Error(err)
+	}
+	if len(sink.got) == 0 {
+		t.Error("the event was not delivered")
+	}
+}
+
+// Without containerd a shim ends all the same.
+func TestEventsEndAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e, err := newEvents("ns", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.add(&eventstypes.TaskOOM{ContainerID: "a"})
+	ctx, cancel := context.WithTimeout(context.Background(), retryMin)
+	defer cancel()
+	if err := e.close(ctx); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-e.drained:
+	case <-time.After(30 * time.Second):
+		t.Error("it still tries")
 	}
 }
