@@ -213,7 +213,7 @@ func runHook(ctx context.Context, label string, h specs.Hook, timeout time.Durat
 func explain(err error, path string) error {
 	switch {
 	case errors.Is(err, unix.ENOEXEC):
-		return fmt.Errorf("%w: a script has to begin with #!", err)
+		return fmt.Errorf("%w: a script has to begin with #! and its interpreter", err)
 	case errors.Is(err, unix.ENOENT):
 		if _, statErr := os.Stat(path); statErr == nil {
 			return fmt.Errorf("%w: the file is there, but not the interpreter that it names (a carriage return at the end of its first line counts)", err)

@@ -60,7 +60,8 @@ func watchEventFD(fd int, report func()) (*oomWatch, error) {
 	}
 	go func() {
 		defer close(done)
-		for read() == nil {
+		for err := read(); err == nil; err = read() {
+			continue
 		}
 	}()
 	return &oomWatch{stop: func() {
