@@ -52,6 +52,7 @@ type initState struct {
 type initWatch struct {
 	socket  *net.UnixConn
 	changed func(initState)
+	limit   *rate.Limiter
 	cancel  context.CancelFunc
 	done    chan struct{}
 
@@ -75,7 +76,10 @@ func watchInit(dir, name string, uid, gid int, changed func(initState)) (*initWa
 		return nil, errors.Join(err, socket.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &initWatch{socket: socket, changed: changed, cancel: cancel, done: make(chan struct{})}
+	w := &initWatch{
+		socket: socket, changed: changed, limit: rate.NewLimiter(notifyRate, notifyBurst),
+		cancel: cancel, done: make(chan struct{}),
+	}
 	w.set(initStarting)
 	go w.read(ctx)
 	return w, nil
@@ -83,9 +87,8 @@ func watchInit(dir, name string, uid, gid int, changed func(initState)) (*initWa
 
 func (w *initWatch) read(ctx context.Context) {
 	defer close(w.done)
-	limit := rate.NewLimiter(notifyRate, notifyBurst)
 	buf := make([]byte, maxNotify)
-	for limit.Wait(ctx) == nil {
+	for w.limit.Wait(ctx) == nil {
 		n, _, _, _, err := w.socket.ReadMsgUnix(buf, nil)
 		if err != nil {
 			return
@@ -111,8 +114,12 @@ func (w *initWatch) take(message []byte) {
 	w.become(next)
 }
 
-// set notes a state. A container does not come back from its end.
+// set notes a state that an event told. A container does not come back from
+// its end.
 func (w *initWatch) set(state string) {
+	if !w.limit.Allow() {
+		return // no init has so much to say
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	next := w.state

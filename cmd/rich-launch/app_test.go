@@ -55,6 +55,10 @@ func serve(t testing.TB, prefix ...string) *shim {
 	}
 	defer l.Close()
 	l.SetDeadline(time.Now().Add(patience))
+	// For launchers that are not root.
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "shim.sock"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
 
 	s := &shim{t: t}
 	args := append(prefix, launcher, "app")

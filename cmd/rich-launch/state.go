@@ -30,7 +30,7 @@ func output(args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: []uintptr{0, w.Fd(), 2},
@@ -40,6 +40,7 @@ func output(args []string) (string, error) {
 		return "", err
 	}
 	b, err := io.ReadAll(io.LimitReader(r, maxState))
+	_ = r.Close() // ends a program that has more to say
 	for {
 		_, waitErr := syscall.Wait4(pid, nil, 0, nil)
 		if waitErr != syscall.EINTR {

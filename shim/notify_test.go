@@ -1,0 +1,140 @@
+package shim
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stateLimit is how long a test waits for what must come.
+const stateLimit = 30 * time.Second
+
+// startWatch returns a watch, its states, and a connection of a sender.
+func startWatch(t *testing.T) (*initWatch, <-chan initState, *net.UnixConn) {
+	t.Helper()
+	dir := t.TempDir()
+	states := make(chan initState, 100)
+	w, err := watchInit(dir, "n", os.Getuid(), os.Getgid(), func(s initState) { states <- s })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	info, err := os.Stat(filepath.Join(dir, "n"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket is %v, %v", info, err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sender, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Net: "unixgram", Name: socketPath(f, "n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sender.Close() })
+	return w, states, sender
+}
+
+func nextState(t *testing.T, states <-chan initState) initState {
+	t.Helper()
+	select {
+	case s := <-states:
+		if s.Since.IsZero() {
+			t.Errorf("%+v has no time", s)
+		}
+		return s
+	case <-time.After(stateLimit):
+		t.Fatal("no state")
+		panic("not reached")
+	}
+}
+
+func TestInitWatch(t *testing.T) {
+	w, states, sender := startWatch(t)
+	if got := nextState(t, states); got.State != initStarting {
+		t.Errorf("at first it is %+v", got)
+	}
+	for _, step := range []struct {
+		message, event string
+		state, text    string
+	}{
+		{"STATUS=Hello\x1b[2J \xff world\n", "", initStarting, "Hello[2J  world"},
+		{"X_SYSTEMD_UNIT_ACTIVE=basic.target\nREADY=1\nSTATUS=Ready.", "", initRunning, "Ready."},
+		{"", initDegraded, initDegraded, "Ready."},
+		// Ready a second time is no other state, and the rest is nothing.
+		{"READY=1\nREADY=1\n\n=\nSTOPPING\nSTATUS=again", "", initDegraded, "again"},
+		{"", initStopping, initStopping, "again"},
+	} {
+		if step.event != "" {
+			w.set(step.event)
+		} else if _, err := sender.Write([]byte(step.message)); err != nil {
+			t.Fatal(err)
+		}
+		if got := nextState(t, states); got.State != step.state || got.Text != step.text {
+			t.Errorf("after %q it is %+v, want %q with %q", step.message+step.event, got, step.state, step.text)
+		}
+	}
+	w.set(initRunning)
+	select {
+	case got := <-states:
+		t.Errorf("after the end it is %+v", got)
+	default:
+	}
+}
+
+// What a hostile container can send costs nothing that lasts.
+func TestInitWatchHostile(t *testing.T) {
+	_, states, sender := startWatch(t)
+	nextState(t, states)
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	reader := os.NewFile(uintptr(pipe[0]), "pipe")
+	defer reader.Close()
+	raw, err := sender.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) {
+		sent = unix.Sendmsg(int(fd), []byte("STATUS=one"), unix.UnixRights(pipe[1], pipe[1], pipe[1]), nil, 0)
+	})
+	if err != nil || sent != nil {
+		t.Fatal(err, sent)
+	}
+	unix.Close(pipe[1])
+	if got := nextState(t, states); got.Text != "one" {
+		t.Errorf("got %+v", got)
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := reader.Read(make([]byte, 1))
+		ended <- err
+	}()
+	select {
+	case <-ended: // by EOF: nobody has the other end
+	case <-time.After(stateLimit):
+		t.Error("a descriptor is kept")
+	}
+	if _, err := sender.Write([]byte("STATUS=" + strings.Repeat("ü", 10*maxNotify))); err != nil {
+		t.Fatal(err)
+	}
+	if got := nextState(t, states); len(got.Text) > maxNotifyText || !strings.HasPrefix(got.Text, "üü") || strings.ContainsRune(got.Text, '\ufffd') {
+		t.Errorf("got %d bytes: %q", len(got.Text), got.Text)
+	}
+	for range 10 * notifyBurst {
+		// It takes no more after a while, and has to end all the same.
+		sender.SetWriteDeadline(time.Now().Add(time.Millisecond))
+		if _, err := sender.Write(nil); err != nil {
+			return
+		}
+	}
+	t.Error("there is no limit to what it takes")
+}
