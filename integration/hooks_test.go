@@ -364,7 +364,7 @@ func TestHookOptions(t *testing.T) {
 		"key":      {"poststop", `[{"path":"/h","argv":["h"]}]`, []string{"rich.containerd.io/poststop", `"argv"`, `"args"`}},
 		"timeout":  {"poststop", `[{"path":"/h","timeout":9999}]`, []string{"rich.containerd.io/poststop", "timeout", "9999", "1 to 600"}},
 		"default":  {"hook-timeout", "1h", []string{"rich.containerd.io/hook-timeout", `"1h"`, "1s to 10m"}},
-		"host":     {"host-hooks", "yes", []string{"rich.containerd.io/host-hooks", "/etc/containerd/rich.toml"}},
+		"host":     {"host-hooks", "yes", []string{"rich.containerd.io/host-hooks", "only by: host file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			compare := snapshotHost(t)
