@@ -113,13 +113,13 @@ func TestInitWatchHostile(t *testing.T) {
 	if got := nextState(t, states); got.Text != "one" {
 		t.Errorf("got %+v", got)
 	}
-	ended := make(chan error)
+	ended := make(chan struct{})
 	go func() {
-		_, err := reader.Read(make([]byte, 1))
-		ended <- err
+		_, _ = reader.Read(make([]byte, 1)) // it ends by EOF: nobody has the other end
+		close(ended)
 	}()
 	select {
-	case <-ended: // by EOF: nobody has the other end
+	case <-ended:
 	case <-time.After(stateLimit):
 		t.Error("a descriptor is kept")
 	}
@@ -131,7 +131,9 @@ func TestInitWatchHostile(t *testing.T) {
 	}
 	for range 10 * notifyBurst {
 		// It takes no more after a while, and has to end all the same.
-		sender.SetWriteDeadline(time.Now().Add(time.Millisecond))
+		if err := sender.SetWriteDeadline(time.Now().Add(time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := sender.Write(nil); err != nil {
 			return
 		}
