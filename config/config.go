@@ -56,6 +56,11 @@ type Options struct {
 	// RunSize is the size in bytes of the tmpfs mounted at /run; 0 derives
 	// it from the memory limit.
 	RunSize int64
+	// Components name what runs beside the CMD, of what the host offers;
+	// AlwaysComponents do so in every container. Where a name comes from is
+	// in the sources, for messages.
+	Components, AlwaysComponents             []string
+	ComponentsSource, AlwaysComponentsSource string
 }
 
 // Default returns the options that apply when nothing sets them.
@@ -130,6 +135,10 @@ func Resolve(src Sources) (Options, error) {
 		if _, last, ok := cutLast(name); ok {
 			name = last
 		}
+		if opt := find(name); opt != nil && opt.hostOnly {
+			return Options{}, fmt.Errorf("annotation %s: value %q: only the host's operator may set %s, in %s or in the runtime options; remove the annotation",
+				key, src.Annotations[key], name, HostFile)
+		}
 		if err := opts.set(name, src.Annotations[key], "annotation "+key); err != nil {
 			return Options{}, err
 		}
@@ -155,8 +164,13 @@ func (o *Options) set(key, value, source string) error {
 	if err := opt.apply(o, strings.TrimSpace(value)); err != nil {
 		return fmt.Errorf("%s: value %q: %w", source, value, err)
 	}
-	if opt.Name == "init" {
+	switch opt.Name {
+	case "init":
 		o.InitSource = source
+	case "components":
+		o.ComponentsSource = source
+	case "always-components":
+		o.AlwaysComponentsSource = source
 	}
 	return nil
 }
@@ -191,5 +205,5 @@ func WithoutPouch(env []string) []string {
 }
 
 func unknown(source, key string) error {
-	return fmt.Errorf("%s: unknown option %q, the nearest known one is %q", source, key, nearest(key, names()))
+	return fmt.Errorf("%s: unknown option %q, the nearest known one is %q", source, key, Nearest(key, names()))
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,22 @@ func TestResolvePrecedence(t *testing.T) {
 			func(o *Options) { o.StopSignal = 3 },
 		},
 		{
+			"components: annotation over the host's file, always beside them",
+			Sources{
+				Host:        map[string]string{"components": "a,b", "always-components": "audit"},
+				Annotations: map[string]string{Prefix + "components": " log , metrics "},
+			},
+			func(o *Options) {
+				o.Components, o.ComponentsSource = []string{"log", "metrics"}, "annotation rich.containerd.io/components"
+				o.AlwaysComponents, o.AlwaysComponentsSource = []string{"audit"}, HostFile+": always-components"
+			},
+		},
+		{
+			"components: none of the host's default",
+			Sources{Host: map[string]string{"components": "a"}, Annotations: map[string]string{Prefix + "components": ""}},
+			func(o *Options) { o.ComponentsSource = "annotation rich.containerd.io/components" },
+		},
+		{
 			"sizes and signals",
 			Sources{Annotations: map[string]string{Prefix + "run-size": "64m", Prefix + "stop-signal": "RTMIN+3"}},
 			func(o *Options) { o.RunSize, o.StopSignal = 64<<20, 37 },
@@ -76,7 +93,7 @@ func TestResolvePrecedence(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != want {
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
@@ -109,6 +126,21 @@ func TestResolveErrors(t *testing.T) {
 			"bad manner",
 			Sources{Env: []string{"rich_mode=true", "rich_mode_launch_manner=upstart"}},
 			[]string{"rich_mode_launch_manner", `"upstart"`, "want one of"},
+		},
+		{
+			"the operator's option as an annotation",
+			Sources{Annotations: map[string]string{Prefix + "always-components": "a"}},
+			[]string{"rich.containerd.io/always-components", `"a"`, HostFile, "remove"},
+		},
+		{
+			"a component twice",
+			Sources{Annotations: map[string]string{Prefix + "components": "a,b,a"}},
+			[]string{"rich.containerd.io/components", `"a,b,a"`, `"a" occurs twice`},
+		},
+		{
+			"a list without a name",
+			Sources{Host: map[string]string{"components": "a,,b"}},
+			[]string{HostFile + ": components", `"a,,b"`, "separated by commas"},
 		},
 		{
 			"bad duration",

@@ -23,11 +23,29 @@ type Option struct {
 	// Meaning in one sentence.
 	Meaning string
 
+	// hostOnly keeps an option from annotations: it is the operator's.
+	hostOnly bool
+
 	apply func(*Options, string) error
 }
 
 // Table lists every option, sorted by name.
 var Table = []Option{
+	{
+		Name:     "always-components",
+		Values:   "names of components, separated by commas",
+		Default:  "none",
+		Meaning:  "Components ([components.md](components.md)) that run in every container, beside those that it chooses. Only in the host's file and in runtime options.",
+		hostOnly: true,
+		apply:    func(o *Options, v string) error { return parseList(&o.AlwaysComponents, v) },
+	},
+	{
+		Name:    "components",
+		Values:  "names of components, separated by commas",
+		Default: "none",
+		Meaning: "Components that run in the container, of those that the host offers.",
+		apply:   func(o *Options, v string) error { return parseList(&o.Components, v) },
+	},
 	{
 		Name:    "halt-timeout",
 		Values:  "a duration of 1s to 10m",
@@ -66,7 +84,7 @@ var Table = []Option{
 		Default: "half of the memory limit, at most 256m; without a limit 256m",
 		Meaning: "Size of the tmpfs that the init gets at /run when the container has no mount there.",
 		apply: func(o *Options, v string) error {
-			n, err := parseSize(v)
+			n, err := ParseSize(v)
 			if err != nil || n < 1<<20 || n > 64<<30 {
 				return errors.New("want a size from 1m to 64g, such as 128m")
 			}
@@ -105,6 +123,25 @@ func ParseSignal(v string) (int, error) {
 	return int(n), nil
 }
 
+// parseList reads names separated by commas. An empty text is an empty list.
+func parseList(field *[]string, v string) error {
+	*field = nil
+	if v == "" {
+		return nil
+	}
+	for _, name := range strings.Split(v, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			return errors.New("want names separated by commas, such as node-exporter,log-agent")
+		}
+		if slices.Contains(*field, name) {
+			return fmt.Errorf("%q occurs twice; keep one", name)
+		}
+		*field = append(*field, name)
+	}
+	return nil
+}
+
 func find(name string) *Option {
 	for i := range Table {
 		if Table[i].Name == name {
@@ -124,13 +161,14 @@ func names() []string {
 
 func choose(field *string, value string, accepted ...string) error {
 	if !slices.Contains(accepted, value) {
-		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), nearest(value, accepted))
+		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), Nearest(value, accepted))
 	}
 	*field = value
 	return nil
 }
 
-func parseSize(v string) (int64, error) {
+// ParseSize reads a size in bytes, with or without the suffix k, m or g.
+func ParseSize(v string) (int64, error) {
 	shift := 0
 	if v != "" {
 		switch v[len(v)-1] {
@@ -152,8 +190,8 @@ func parseSize(v string) (int64, error) {
 	return n << shift, nil
 }
 
-// nearest returns the accepted word with the smallest edit distance to word.
-func nearest(word string, accepted []string) string {
+// Nearest returns the accepted word with the smallest edit distance to word.
+func Nearest(word string, accepted []string) string {
 	best, bestDistance := "", 1<<30
 	for _, a := range accepted {
 		if d := distance(word, a); d < bestDistance {
