@@ -100,6 +100,7 @@ type command struct {
 	pidFD      int // a pidfd, or -1 on Linux before 5.2
 	stopSignal syscall.Signal
 	requested  bool // the init has asked for a stop
+	group      bool // signals go to its process group
 }
 
 // start starts the CMD and returns when it has been exec'ed. If it cannot be,
@@ -141,7 +142,7 @@ func start(conn *launch.Conn, r *launch.Record, stdio []*os.File) (*command, *la
 		}
 	}()
 
-	cmd, failed, err := spawn(r, stdio)
+	cmd, failed, err := spawn(r, stdio, nil)
 	if err != nil {
 		return nil, fail(exitCannot, err.Error())
 	}
@@ -152,8 +153,9 @@ func start(conn *launch.Conn, r *launch.Record, stdio []*os.File) (*command, *la
 }
 
 // spawn runs stageTwo, gives it the record and waits until it has exec'ed the
-// CMD, which closes the socket, or says that it cannot.
-func spawn(r *launch.Record, stdio []*os.File) (*command, *launch.Failed, error) {
+// CMD, which closes the socket, or says that it cannot. place, if not nil, is
+// called with the process before it does anything.
+func spawn(r *launch.Record, stdio []*os.File, place func(pid int) error) (*command, *launch.Failed, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
@@ -173,7 +175,12 @@ func spawn(r *launch.Record, stdio []*os.File) (*command, *launch.Failed, error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("fork: %w", err)
 	}
-	err = stage.Send(launch.Start{Record: *r})
+	if place != nil {
+		err = place(cmd.pid)
+	}
+	if err == nil {
+		err = stage.Send(launch.Start{Record: *r})
+	}
 	if err == nil {
 		var m launch.Message
 		m, _, err = stage.Receive()
@@ -253,7 +260,12 @@ func (c *command) pass(signal syscall.Signal) {
 
 // kill sends the CMD a signal. Root without CAP_KILL may not send it to another
 // user's process; there is nobody to tell.
-func (c *command) kill(signal syscall.Signal) { _ = unix.Kill(c.pid, signal) }
+func (c *command) kill(signal syscall.Signal) {
+	// The group is gone if the CMD has moved itself to another.
+	if !c.group || unix.Kill(-c.pid, signal) == unix.ESRCH {
+		_ = unix.Kill(c.pid, signal)
+	}
+}
 
 // wait collects the CMD's end, and no other child's. ended is false only if
 // options holds WNOHANG and the CMD runs.

@@ -2,11 +2,15 @@
 // read-only into the container as /run/rich/launch, beside the shim's socket,
 // and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
-//	launch app            run the image's own command (the CMD) for the shim
-//	launch stop           stop the CMD as the init would, and wait for its end
-//	launch event NAME     tell the shim what the init is about to do
-//	launch run -- ARG...  become a program, without the shim (dumb-init mode)
-//	launch version        print the version
+//	launch app                 run the image's own command (the CMD) for the shim
+//	launch command NAME...     the same below dumb-init, beside components
+//	launch component NAME      run a component of the host
+//	launch stop                stop the CMD as the init would, and wait for its end
+//	launch stop NAME           the same with a component
+//	launch stop --components   the same with all components
+//	launch event NAME          tell the shim what the init is about to do
+//	launch run -- ARG...       become a program, without the shim (dumb-init mode)
+//	launch version             print the version
 package main
 
 import (
@@ -26,7 +30,9 @@ var (
 )
 
 const usage = `usage: launch app
-       launch stop
+       launch command NAME...
+       launch component NAME [wait]
+       launch stop [NAME | --components]
        launch event NAME
        launch run [--] ARG...
        launch version
@@ -63,8 +69,14 @@ func dispatch(args []string) int {
 		return app()
 	case len(args) == 1 && args[0] == stageTwo:
 		return execStage()
+	case len(args) > 1 && args[0] == "command":
+		return beside(args[1:])
+	case (len(args) == 2 || len(args) == 3 && args[2] == waitForStop) && args[0] == "component":
+		return component(args[1], len(args) == 3)
 	case len(args) == 1 && args[0] == "stop":
 		return stop()
+	case len(args) == 2 && args[0] == "stop":
+		return stopComponents(args[1])
 	case len(args) == 2 && args[0] == "event":
 		return event(args[1])
 	case len(args) > 1 && args[0] == "run":
