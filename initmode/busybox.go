@@ -40,20 +40,22 @@ func (b busybox) plan(req *Request, p *Plan) error {
 			return err
 		}
 	}
-	p.Files = append(p.Files, text("inittab", busyboxInittab(data, launcher)...))
+	components := p.componentLines(path.Join(at, "launch"), "::shutdown:", func(int) string { return "::once:" })
+	p.Files = append(p.Files, text("inittab", busyboxInittab(data, launcher, components)...))
 	return p.cover(req, "inittab", inittabPath)
 }
 
 // busyboxInittab is the image's inittab without what serves terminals, with
 // the CMD after all that has to end before it starts. With no launcher the
 // CMD is the init itself.
-func busyboxInittab(data []byte, launcher string) []string {
+func busyboxInittab(data []byte, launcher string, components componentLines) []string {
 	lines := []string{"# Made by containerd-shim-rich from the image's own."}
 	if launcher != "" {
 		// Only one second would lie between TERM and KILL. Before the
 		// image's own lines, as those may end all processes.
 		lines = append(lines, "::shutdown:"+launcher+" stop")
 	}
+	lines = append(lines, components.stop...)
 	for _, e := range parseInittab(data) {
 		switch e.action {
 		case "sysinit", "wait", "once", "shutdown", "restart", "ctrlaltdel":
@@ -64,6 +66,7 @@ func busyboxInittab(data []byte, launcher string) []string {
 			}
 		}
 	}
+	lines = append(lines, components.run...)
 	if launcher != "" {
 		lines = append(lines, "::once:"+launcher+" app")
 	}

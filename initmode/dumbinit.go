@@ -14,10 +14,13 @@ import (
 // of the container changes.
 type dumbInit struct{}
 
-func (dumbInit) plan(req *Request, p *Plan) error {
+func (d dumbInit) plan(req *Request, p *Plan) error {
 	at, err := p.dir(req)
 	if err != nil {
 		return err
+	}
+	if len(req.Components) > 0 {
+		return d.beside(req, p, at)
 	}
 	program, launcher := path.Join(at, "dumb-init"), path.Join(at, "launch")
 	process := *req.Spec.Process

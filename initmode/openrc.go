@@ -19,10 +19,13 @@ func (o openrcInit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
+	launcher := path.Join(at, "launch")
+	if err := p.openrcComponents(req, launcher); err != nil {
+		return err
+	}
 	if err := p.disableOpenRCGettys(req); err != nil || o.own {
 		return err
 	}
-	launcher := path.Join(at, "launch")
 	p.Files = append(p.Files,
 		// A script with functions of its own: start-stop-daemon may be
 		// another one than OpenRC's.

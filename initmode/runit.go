@@ -68,14 +68,15 @@ func (r runit) plan(req *Request, p *Plan) error {
 			return err
 		}
 	}
-	if r.own {
-		return nil
+	launcher := path.Join(at, "launch")
+	stop, err := p.runitComponents(req, launcher, services)
+	if err != nil || r.own {
+		return err
 	}
 	stage, found, err := req.Rootfs.config("/etc/runit/3")
 	if err != nil {
 		return err
 	}
-	launcher := path.Join(at, "launch")
 	service := path.Join(services, "rich-app")
 	lines := []string{
 		"#!/bin/sh",
@@ -83,6 +84,7 @@ func (r runit) plan(req *Request, p *Plan) error {
 		// The CMD may take its time; the image's own stage gives 7 s.
 		"sv -w 90 force-stop " + service,
 	}
+	lines = append(lines, stop...)
 	if found {
 		p.Files = append(p.Files, File{Path: "runit/image-3", Mode: 0o755, Data: stage})
 		lines = append(lines, path.Join(dir, "image-3"))

@@ -166,6 +166,7 @@ func (s systemd) units(req *Request, p *Plan, at string) []File {
 		File{Path: "units/reboot.target.wants/rich-reboot.service", Mode: fs.ModeSymlink, Link: "../rich-reboot.service"},
 	)
 	files = append(files, keepTemporary(req.Rootfs, p.Destinations)...)
+	files = append(files, s.componentUnits(req, p, launcher)...)
 	if p.Service == nil {
 		return files
 	}

@@ -1,7 +1,9 @@
 package initmode
 
 import (
+	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -27,7 +29,11 @@ func (s sysvinit) plan(req *Request, p *Plan) error {
 	if !s.own {
 		launcher = path.Join(at, "launch")
 	}
-	p.Files = append(p.Files, text("inittab", sysvInittab(data, launcher)...))
+	components := p.componentLines(path.Join(at, "launch"), "rkst:016:wait:", func(i int) string {
+		// In all levels but 1, like the CMD's line.
+		return fmt.Sprintf("rk%02d:023456:once:", i)
+	})
+	p.Files = append(p.Files, text("inittab", sysvInittab(data, launcher, components)...))
 	return p.cover(req, "inittab", inittabPath)
 }
 
@@ -38,10 +44,13 @@ const defaultLevel = "2"
 // the first.
 var sysvIDs = []string{"id", "ric1", "ric2", "ric3", "ric4", "rich"}
 
+// sysvComponentID matches those of the components.
+var sysvComponentID = regexp.MustCompile(`^rk([0-9][0-9]|st)$`)
+
 // sysvInittab is the image's inittab without what serves terminals and what
-// reacts to the keyboard or the power supply, with our own lines. With no
-// launcher the CMD is the init itself.
-func sysvInittab(data []byte, launcher string) []string {
+// reacts to the keyboard or the power supply, with our own lines, those of
+// the components among them. With no launcher the CMD is the init itself.
+func sysvInittab(data []byte, launcher string, components componentLines) []string {
 	level := defaultLevel
 	var kept []string
 	for _, e := range parseInittab(data) {
@@ -63,7 +72,7 @@ func sysvInittab(data []byte, launcher string) []string {
 		default:
 			continue
 		}
-		if slices.Contains(sysvIDs, e.id) || e.id == "" || len(e.id) > 4 {
+		if slices.Contains(sysvIDs, e.id) || sysvComponentID.MatchString(e.id) || e.id == "" || len(e.id) > 4 {
 			continue
 		}
 		kept = append(kept, e.line)
@@ -82,7 +91,9 @@ func sysvInittab(data []byte, launcher string) []string {
 			"ric3:6:wait:"+launcher+" event reboot",
 		)
 	}
+	lines = append(lines, components.stop...)
 	lines = append(lines, kept...)
+	lines = append(lines, components.run...)
 	if launcher != "" {
 		// Without CAP_SYS_BOOT it stays for ever when all is done.
 		lines = append(lines,
