@@ -43,7 +43,10 @@ const (
 // daemon is a containerd that shares nothing with the machine's own one.
 type daemon struct {
 	// dir holds everything of the run: root, state, sockets, logs.
-	dir    string
+	dir string
+	// operated says that it sees an /etc/containerd and a /var/log of its own, both below dir.
+	operated bool
+
 	client *containerd.Client
 
 	command *exec.Cmd
@@ -76,7 +79,9 @@ func (d *daemon) within(limit time.Duration) (context.Context, context.CancelFun
 	return context.WithTimeout(d.context(), limit)
 }
 
-func startDaemon() (_ *daemon, err error) {
+func startDaemon() (*daemon, error) { return startDaemonAs(&daemon{}) }
+
+func startDaemonAs(d *daemon) (_ *daemon, err error) {
 	dir, err := os.MkdirTemp("", runPrefix)
 	if err != nil {
 		return nil, err
@@ -85,7 +90,7 @@ func startDaemon() (_ *daemon, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
-	d := &daemon{dir: dir, images: map[string]containerd.Image{}, exited: make(chan struct{})}
+	*d = daemon{dir: dir, operated: d.operated, images: map[string]containerd.Image{}, exited: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			d.remove()
@@ -147,12 +152,20 @@ func (d *daemon) launch() error {
 	}
 	defer log.Close()
 	d.command = exec.Command(buildPath("tools/containerd"), "--config", filepath.Join(d.dir, "config.toml"))
+	if d.operated {
+		if err := d.operate(); err != nil {
+			return err
+		}
+	}
 	d.command.Stdout, d.command.Stderr = log, log
 	d.command.Env = append(os.Environ(),
 		"PATH="+buildPath("bin")+":"+os.Getenv("PATH"),
 		"TMPDIR="+filepath.Join(d.dir, "tmp"))
 	// A test process that is killed takes containerd along; a terminal's Ctrl-C is for the test process alone.
 	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if d.operated {
+		d.command.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+	}
 
 	started := make(chan error)
 	go func() {
@@ -267,7 +280,11 @@ func (d *daemon) keepLog() {
 	if err != nil {
 		return
 	}
-	if err := os.WriteFile(buildPath("integration-containerd.log"), content, 0o644); err != nil {
+	name := "integration-containerd.log"
+	if d.operated {
+		name = "integration-operator.log"
+	}
+	if err := os.WriteFile(buildPath(name), content, 0o644); err != nil {
 		complain("%v", err)
 	}
 }

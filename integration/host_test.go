@@ -92,9 +92,12 @@ type hostMount struct {
 	point, text string
 }
 
-// readMounts returns the mounts of this mount namespace, in the order they were made.
+// mountinfo lists the mounts that the shims under test see.
+var mountinfo = "/proc/self/mountinfo"
+
+// readMounts returns these mounts, in the order they were made.
 func readMounts() ([]hostMount, error) {
-	content, err := os.ReadFile("/proc/self/mountinfo")
+	content, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +284,7 @@ func (d *daemon) processLines() ([]string, error) {
 // watched are the folders where neither a shim nor containerd may leave a file: the run's own, and the host's that a shim uses.
 func (d *daemon) watched() []string {
 	dirs := []string{"/run/rich", "/run/containerd/rich"}
-	for _, sub := range []string{"state", "s", "tmp", "fifo", "root/io.containerd.runtime.v2.task"} {
+	for _, sub := range []string{"state", "s", "tmp", "fifo", "log", "root/io.containerd.runtime.v2.task"} {
 		dirs = append(dirs, filepath.Join(d.dir, sub))
 	}
 	return dirs

@@ -40,15 +40,17 @@ const (
 // container: sizes and times are bounded, and no more than one connection at
 // a time is the app.
 type app struct {
-	record   launch.Record
-	stdio    *stdio
-	isStop   func(syscall.Signal) bool
-	halt     func()       // asks the init for an orderly shutdown
-	kill     func() error // ends the init at once
-	log      *log.Entry
-	listener *net.UnixListener
-	slots    chan struct{}
-	serving  sync.WaitGroup
+	record launch.Record
+	stdio  *stdio
+	isStop func(syscall.Signal) bool
+	halt   func()       // asks the init for an orderly shutdown
+	kill   func() error // ends the init at once
+	log    *log.Entry
+	// components are what else the launchers run.
+	components *componentSet
+	listener   *net.UnixListener
+	slots      chan struct{}
+	serving    sync.WaitGroup
 
 	mu       sync.Mutex
 	conns    map[*launch.Conn]struct{}
@@ -82,7 +84,7 @@ func (a *app) listen(dir string, uid, gid int) error {
 		return errors.Join(err, a.listener.Close())
 	}
 	a.conns = map[*launch.Conn]struct{}{}
-	a.slots = make(chan struct{}, maxConns)
+	a.slots = make(chan struct{}, maxConns+a.components.len())
 	go a.accept()
 	return nil
 }
@@ -125,6 +127,7 @@ func (a *app) accept() {
 // close stops serving once the container is gone. What a launcher has
 // reported before is taken in.
 func (a *app) close() {
+	a.components.wake()
 	a.mu.Lock()
 	a.closed = true
 	for c := range a.conns {
@@ -154,6 +157,8 @@ func (a *app) serve(conn *launch.Conn) error {
 		return a.serveEvent(conn)
 	case launch.RoleApp:
 		return a.serveApp(conn)
+	case launch.RoleComponent, launch.RoleCommand:
+		return a.components.serve(a, conn, hello.Role)
 	}
 	return fmt.Errorf("unknown role %q", hello.Role)
 }
@@ -201,6 +206,9 @@ func (a *app) rebooting() {
 
 // serveApp gives the CMD to a launcher and follows it to its end.
 func (a *app) serveApp(conn *launch.Conn) error {
+	if admitted, err := a.admit(conn); !admitted {
+		return err
+	}
 	if reason := a.begin(conn); reason != "" {
 		return conn.Send(launch.Refuse{Reason: reason})
 	}
@@ -253,11 +261,8 @@ func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
 		switch m := m.(type) {
 		case launch.Started:
 			// From here on it may take as long as it wants.
-			a.mu.Lock()
-			if !a.closed {
-				err = conn.SetDeadline(time.Time{})
-			}
-			a.mu.Unlock()
+			err = a.untimed(conn)
+			a.components.commandStarted()
 		case launch.Console:
 			err = a.takeTerminal(received)
 			received = nil

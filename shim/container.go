@@ -35,12 +35,14 @@ type container struct {
 	lc      *libcontainer.Container
 	log     *log.Entry
 
-	init    *process
-	app     *app          // nil unless the CMD is a service
-	console *consoleLog   // what pid 1 itself says, if it has a console of its own
-	metrics metricsSource // the container's cgroup
-	gone    chan struct{} // closed when pid 1 has been waited for
-	halting sync.Once
+	init *process
+	app  *app // nil unless the CMD is a service
+	// components run beside the CMD; nil if there are none.
+	components *componentSet
+	console    *consoleLog   // what pid 1 itself says, if it has a console of its own
+	metrics    metricsSource // the container's cgroup
+	gone       chan struct{} // closed when pid 1 has been waited for
+	halting    sync.Once
 
 	// announce is held while the start of pid 1 is announced, so that its
 	// end cannot be announced before.
@@ -142,9 +144,15 @@ func (c *container) waitInit() {
 	end := ending{init: ws, full: c.plan.Halt != 0, killed: killed}
 	if c.app != nil {
 		c.app.close()
+	}
+	c.components.close()
+	if c.app != nil {
 		end.service, end.app, end.stop, end.reboot = true, c.app.result, c.app.stop, c.app.reboot
 	}
 	status := end.status()
+	if c.components.failed() != "" && end.full && !killed {
+		status = statusNotStarted
+	}
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
 	if end.service && end.app == nil && end.stop == 0 && !killed && c.init.io.files[2] != nil {
 		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")

@@ -113,7 +113,10 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		// directory: the bundle of the first container of a pod.
 		rootfs = filepath.Join(r.Bundle, rootfs)
 	}
-	c.made = made{Root: libcontainerRoot(b, handler.root, s.namespace), Rootfs: rootfs, Mounted: len(r.Rootfs) > 0}
+	c.made = made{
+		Root: libcontainerRoot(b, handler.root, s.namespace), Rootfs: rootfs, Mounted: len(r.Rootfs) > 0,
+		Logs: logPath(s.namespace, r.ID),
+	}
 	if c.made.Mounted {
 		c.made.Rootfs = filepath.Join(r.Bundle, "rootfs")
 	}
@@ -170,6 +173,10 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
+	chosen, err := chooseComponents(original.Annotations, c.options)
+	if err != nil {
+		return err
+	}
 	limits, err := inheritedLimits()
 	if err != nil {
 		return err
@@ -190,6 +197,11 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		DumbInit:  filepath.Join(bin, dumbInitProgram),
 		Cgroups:   cgroupLayout(),
 		Limits:    limits,
+
+		Components:    chosen,
+		ComponentsDir: c.bundle.path(componentsDir),
+		ContainerID:   r.ID,
+		Namespace:     namespace,
 	})
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
@@ -206,6 +218,9 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		if err := checkProgram(filepath.Join(bin, dumbInitProgram)); err != nil {
 			return err
 		}
+	}
+	if err := c.exposeComponents(); err != nil {
+		return err
 	}
 	if err := c.bundle.writeFiles(c.plan.Files); err != nil {
 		return fmt.Errorf("write the init's files: %w", err)
@@ -262,6 +277,7 @@ func (c *container) revertContainer() error {
 	if c.app != nil {
 		c.app.close()
 	}
+	c.components.close()
 	if c.init != nil {
 		if _, err := c.init.proc.Pid(); err == nil {
 			if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
@@ -299,6 +315,12 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}, uid, gid); err != nil {
 		return err
 	}
+	if c.components, err = c.newComponents(uid, gid); err != nil {
+		return err
+	}
+	if err := c.listenForComponents(uid, gid); err != nil {
+		return err
+	}
 	if c.plan.Service == nil {
 		err = c.init.run(c.lc)
 	} else {
@@ -321,7 +343,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.metrics, err = newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
-	return nil
+	return c.limitComponents()
 }
 
 // startService starts an init that runs the CMD as a service: the task's
@@ -334,6 +356,8 @@ func (c *container) startService(uid, gid int) error {
 		halt:   c.halt,
 		kill:   func() error { return c.lc.Signal(unix.SIGKILL) },
 		log:    c.log,
+
+		components: c.components,
 	}
 	if err := c.app.listen(c.bundle.path(runDir), uid, gid); err != nil {
 		return fmt.Errorf("listen for the launcher: %w", err)

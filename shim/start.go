@@ -41,6 +41,7 @@ func (c *container) start() error {
 		return fmt.Errorf("start pid 1: %w", err)
 	}
 	c.init.started(c.init.pid, tasktypes.Status_RUNNING)
+	c.components.commandIsInit(c)
 	c.events.add(&eventstypes.TaskStart{ContainerID: c.id, Pid: uint32(c.init.pid)})
 	return nil
 }
