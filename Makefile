@@ -115,7 +115,7 @@ $(suites)/images/images.json: $(suites)/busybox $(addprefix integration/suites/,
 ##@ what the integration tests and the demo run on
 
 .PHONY: integration-files
-integration-files: build $(bin)/probe $(tools)/containerd images ## everything the integration tests need, without running them
+integration-files: build $(bin)/probe $(tools)/containerd images build/components ## everything the integration tests need, without running them
 
 .PHONY: images
 images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-trixie.tar debian-sid.tar \
@@ -146,6 +146,10 @@ $(rootfs)/debian-%.tar: integration/rootfs/debian.sh integration/rootfs/debian-%
 
 $(rootfs)/busybox.tar: integration/rootfs/busybox.sh scripts/tar-root.sh
 	@integration/rootfs/busybox.sh $@
+
+build/components: integration/rootfs/components.sh
+	@integration/rootfs/components.sh $@
+	@touch $@
 
 $(rootfs)/init-busybox.tar: $(rootfs)/busybox.tar integration/rootfs/inits.sh
 	@integration/rootfs/inits.sh busybox $< $@

@@ -44,7 +44,7 @@ var Table = []Key{
 		apply: func(d *Definition, v any) error {
 			n, ok := number(v)
 			hundredths := math.Round(n * 100)
-			if !ok || math.Abs(n*100-hundredths) > 1e-6 || hundredths < 1 || hundredths > maxCPU {
+			if !ok || math.IsNaN(n) || math.Abs(n*100-hundredths) > 1e-6 || hundredths < 1 || hundredths > maxCPU {
 				return errors.New("want a number from 0.01 to 1024 with at most two decimals, such as 0.25")
 			}
 			d.CPU = int64(hundredths)

@@ -2,10 +2,12 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,19 @@ func TestDocsExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	files = append(files, "../README.md")
+	testExamples(t, slices.DeleteFunc(files, func(file string) bool { return slices.Contains(operatorDocs, file) }))
+}
+
+// operatorDocs have examples in which the operator writes to /etc/containerd.
+var operatorDocs = []string{"../docs/components.md"}
+
+// TestDocsOperatorExamples does the same on a host of its own.
+func TestDocsOperatorExamples(t *testing.T) {
+	startOperator(t)
+	testExamples(t, operatorDocs)
+}
+
+func testExamples(t *testing.T, files []string) {
 	image := regexp.MustCompile(`localhost/[a-z-]+:latest`)
 	for _, file := range files {
 		content, err := os.ReadFile(file)
@@ -50,6 +65,10 @@ func runExample(t *testing.T, text string) {
 	ctx, cancel := context.WithTimeout(context.Background(), docsLimit)
 	defer cancel()
 	command := exec.CommandContext(ctx, "bash", "-c", script)
+	if private.operated {
+		command = exec.CommandContext(ctx, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", private.command.Process.Pid),
+			"bash", "-c", "cd '"+t.TempDir()+"'\n"+script)
+	}
 	command.Dir = t.TempDir()
 	command.WaitDelay = time.Second
 	command.Env = append(os.Environ(),

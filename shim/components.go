@@ -194,6 +194,14 @@ func (c *container) listenForComponents(uid, gid int) error {
 	if s == nil || c.plan.Service != nil {
 		return nil
 	}
+	if c.plan.Command != nil {
+		// The launchers may have the CMD's user.
+		var err error
+		cfg := c.lc.Config()
+		if uid, err = cfg.HostUID(int(c.plan.Process.User.UID)); err != nil {
+			return err
+		}
+	}
 	// Without a record it has no CMD to give away.
 	s.server = &app{components: s, log: c.log, stopping: true, halt: func() {}, kill: func() error { return nil }}
 	if err := s.server.listen(c.bundle.path(runDir), uid, gid); err != nil {
