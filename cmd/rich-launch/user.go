@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,9 @@ func groupsAllowed() bool {
 // setUser changes the calling thread's groups (unless the user namespace
 // forbids that), gid and uid.
 func setUser(r *launch.Record, groups bool) error {
+	if isUser(r) {
+		return nil // a launcher that is not root may not even say so
+	}
 	if groups {
 		// With no groups too: the init's own must not stay.
 		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(r.Groups)), uintptr(unsafe.Pointer(unsafe.SliceData(r.Groups))), 0)
@@ -40,6 +44,32 @@ func setUser(r *launch.Record, groups bool) error {
 		return fmt.Errorf("set uid %d: %w", r.UID, errno)
 	}
 	return nil
+}
+
+// isUser reports whether the process has all the ids of a record.
+func isUser(r *launch.Record) bool {
+	ruid, euid, suid := unix.Getresuid()
+	rgid, egid, sgid := unix.Getresgid()
+	for _, id := range [][2]uint32{
+		{uint32(ruid), r.UID}, {uint32(euid), r.UID}, {uint32(suid), r.UID},
+		{uint32(rgid), r.GID}, {uint32(egid), r.GID}, {uint32(sgid), r.GID},
+	} {
+		if id[0] != id[1] {
+			return false
+		}
+	}
+	have, err := unix.Getgroups()
+	if err != nil {
+		return false
+	}
+	// The kernel sorts them.
+	want := make([]int, len(r.Groups))
+	for i, g := range r.Groups {
+		want[i] = int(g)
+	}
+	slices.Sort(want)
+	slices.Sort(have)
+	return slices.Equal(have, want)
 }
 
 // ownStdio makes the user the owner of stdin, stdout and stderr, so that it
