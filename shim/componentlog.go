@@ -293,17 +293,15 @@ func openFileLog(dir, name string, limit int64) (*fileLog, error) {
 	return l, nil
 }
 
+// open makes the file anew. Whatever else has its name goes away and is not
+// followed, should it be a link.
 func (l *fileLog) open() (err error) {
-	l.file, err = l.dir.OpenFile(l.name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
+	if err := l.dir.Remove(l.name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	info, err := l.file.Stat()
-	if err != nil {
-		return errors.Join(err, l.file.Close())
-	}
-	l.size = info.Size()
-	return nil
+	l.size = 0
+	l.file, err = l.dir.OpenFile(l.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return err
 }
 
 func (l *fileLog) writeLine(stream string, line []byte, partial bool) bool {
