@@ -126,7 +126,9 @@ func (c *component) join(parent, controller string) (string, error) {
 		return "", fmt.Errorf("component %s: the host has no cgroup controller %s, which its limit needs", c.Name, controller)
 	}
 	dir := filepath.Join(parent, "rich-"+c.Name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, os.ErrExist) && len(c.limits) > 0 {
+		return dir, nil // the controllers share a hierarchy
+	} else if err != nil {
 		return "", err
 	}
 	procs, err := os.OpenFile(filepath.Join(dir, "cgroup.procs"), os.O_WRONLY, 0)

@@ -280,11 +280,18 @@ func openFileLog(dir, name string, limit int64) (*fileLog, error) {
 		return nil, err
 	}
 	defer root.Close()
-	if err := root.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	l := &fileLog{name: name + ".log", limit: limit}
-	if l.dir, err = root.OpenRoot(dir); err != nil {
+	// Another shim may remove a directory above that has become empty.
+	const attempts = 10
+	for range attempts {
+		if err = root.MkdirAll(dir, 0o700); err == nil {
+			l.dir, err = root.OpenRoot(dir)
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := l.open(); err != nil {

@@ -523,12 +523,17 @@ func (c *component) follow(a *app, conn *launch.Conn) error {
 	if err := a.untimed(conn); err != nil {
 		return err
 	}
+	over := false
 	for {
 		m, files, err := conn.Receive()
 		for _, f := range files {
 			f.Close()
 		}
 		if err != nil {
+			if !over {
+				c.report(func(l *log.Entry) { l.Warn("the launcher of a component is gone") })
+				c.fail("its launcher is gone")
+			}
 			if !errors.Is(err, io.EOF) {
 				return fmt.Errorf("component %s: %w", c.Name, err)
 			}
@@ -543,6 +548,7 @@ func (c *component) follow(a *app, conn *launch.Conn) error {
 			c.report(func(l *log.Entry) { l.WithField("code", m.Code).Warnf("component cannot be started: %.300q", m.Reason) })
 			c.fail(fmt.Sprintf("%.300s", oneLine(m.Reason)))
 		case launch.Ended:
+			over = m.Again < 0
 			c.ended(m)
 		default:
 			return fmt.Errorf("component %s: unexpected %T", c.Name, m)

@@ -49,6 +49,11 @@ func app() int {
 		complain(os.Stderr, err.Error())
 		return exitLauncher
 	}
+	early, stopped := awaitOrder(file, signals)
+	if stopped {
+		_ = conn.Send(launch.Exited{Status: 128 + uint32(syscall.SIGTERM), Requested: true})
+		return 0
+	}
 	m, stdio, err := conn.Receive()
 	if err != nil {
 		complain(os.Stderr, fmt.Sprintf("wait for the shim's order: %v", err))
@@ -67,12 +72,34 @@ func app() int {
 			return int(failed.Code)
 		}
 		_ = conn.Send(launch.Started{PID: int32(cmd.pid)})
+		for _, signal := range early {
+			cmd.pass(signal)
+		}
 		status := cmd.supervise(conn, file, signals)
 		_ = conn.Send(launch.Exited{Status: status, Requested: cmd.requested})
 		return int(status)
 	default:
 		complain(os.Stderr, fmt.Sprintf("the shim answered with %T", m))
 		return exitLauncher
+	}
+}
+
+// awaitOrder waits for the shim's answer, which may hold the CMD back for
+// long. It returns the signals that are for the CMD, and reports whether the
+// init has asked to stop instead.
+func awaitOrder(shim *os.File, s signals) (early []syscall.Signal, stopped bool) {
+	poll := []unix.PollFd{{Fd: int32(shim.Fd()), Events: unix.POLLIN}, {Fd: int32(s), Events: unix.POLLIN}}
+	for {
+		_, _ = unix.Poll(poll, -1) // it fails with EINTR
+		if poll[0].Revents != 0 {
+			return early, false
+		}
+		for signal := s.next(); signal != 0; signal = s.next() {
+			if signal == syscall.SIGTERM {
+				return nil, true
+			}
+			early = append(early, signal)
+		}
 	}
 }
 
