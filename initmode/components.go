@@ -40,7 +40,11 @@ func (p *Plan) addComponents(req *Request, at string) {
 			p.Files = append(p.Files, File{Path: "components/" + d.Name, Mode: fs.ModeDir | 0o755})
 			p.Mounts = append(p.Mounts, bindReadOnly(path.Join(req.ComponentsDir, d.Name), dir))
 		}
-		p.Components = append(p.Components, Component{Definition: d, Order: order(req, d, dir)})
+		run := order(req, d, dir)
+		if p.Service == nil && p.Command == nil {
+			run.Record.Rlimits = withoutSet(run.Record.Rlimits, req.Spec.Process.Rlimits)
+		}
+		p.Components = append(p.Components, Component{Definition: d, Order: run})
 	}
 }
 
@@ -89,6 +93,14 @@ func order(req *Request, d *components.Definition, dir string) launch.Run {
 		MaxDelay:    d.RestartMaxDelay,
 		StopTimeout: d.StopTimeout,
 	}
+}
+
+// withoutSet leaves out the limits that the spec sets: an init that is the
+// CMD has them itself, and nothing that it starts can have more.
+func withoutSet(limits []launch.Rlimit, set []specs.POSIXRlimit) []launch.Rlimit {
+	return slices.DeleteFunc(slices.Clone(limits), func(l launch.Rlimit) bool {
+		return slices.ContainsFunc(set, func(s specs.POSIXRlimit) bool { return rlimitTypes[s.Type] == l.Resource })
+	})
 }
 
 var restarts = map[string]launch.Restart{

@@ -114,7 +114,7 @@ func TestComponentsOfEveryInit(t *testing.T) {
 					for _, name := range []string{"early", "late"} {
 						o.waitLog(run, name, "stopped after the command")
 					}
-					run.Delete()
+					run.endTask()
 					if out := run.Stdout.String(); out != "after early\nready\n" || run.Stderr.String() != "" {
 						t.Errorf("stdout %q, stderr %q", out, run.Stderr)
 					}
