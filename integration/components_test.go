@@ -277,6 +277,26 @@ func TestComponentProcess(t *testing.T) {
 	})
 }
 
+// In a user namespace, root of the container runs the components, and no other.
+func TestComponentsInUserNamespace(t *testing.T) {
+	o := startOperator(t)
+	o.componentScript("agent", "echo up; exec $RICH_COMPONENT_DIR/busybox sleep 1000", "start = \"before\"\nrequired = true\nuser = \"1234\"\nmemory = \"64m\"")
+	forBeside(t, func(t *testing.T, v variant) {
+		run := startTask(t, v.image, v.with(withUserNamespace(), withUser(1000, 1000), withRich("components", "agent"), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))...)
+		run.WaitOutput("ready", runLimit)
+		o.waitLog(run, "agent", "up")
+		procs := readLines(t, filepath.Join("/sys/fs/cgroup/memory", private.cgroup(), run.ID, "rich-agent/cgroup.procs"))
+		status, err := os.ReadFile(filepath.Join("/proc", procs[0], "status"))
+		if want := fmt.Sprintf("\nUid:\t%d\t", usernsRoot+1234); err != nil || !strings.Contains(string(status), want) {
+			t.Errorf("%v, %s", err, status)
+		}
+		run.Kill(syscall.SIGTERM)
+		if code := run.Wait(runLimit); code != 5 {
+			run.fatal("exit status %d", code)
+		}
+	})
+}
+
 // Below dumb-init a command can tell no difference but in the tree of processes.
 func TestComponentsCommandIsAsWithout(t *testing.T) {
 	o := startOperator(t)
@@ -643,7 +663,7 @@ func TestComponentsHostileLauncher(t *testing.T) {
 			f.Close()
 		}
 		if _, ok := m.(launch.Run); !ok {
-			return fmt.Errorf("%T, %v", m, err)
+			return fmt.Errorf("got %T: %w", m, err)
 		}
 		return nil
 	})

@@ -128,7 +128,7 @@ func (o *componentOutput) pump(ctx context.Context, s *outputStream) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			n, readErr = o.read(s, fd)
-			return readErr != unix.EAGAIN
+			return !errors.Is(readErr, unix.EAGAIN)
 		})
 		if err != nil || readErr != nil || n == 0 {
 			return
@@ -333,6 +333,7 @@ func (l *fileLog) rotate() error {
 	return l.open()
 }
 
+// Close ends the log.
 func (l *fileLog) Close() error { return errors.Join(l.file.Close(), l.dir.Close()) }
 
 // removeLogs removes a directory below logRoot, and those above it that were
@@ -413,6 +414,7 @@ func (l *containerLog) writeLine(stream string, line []byte, _ bool) bool {
 	return err == nil && n == len(text)
 }
 
+// Close closes the streams that were opened anew.
 func (l *containerLog) Close() error {
 	var errs []error
 	for _, fd := range l.to {

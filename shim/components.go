@@ -384,16 +384,16 @@ func stays(conn *launch.Conn, until <-chan struct{}) bool {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return false
 	}
-	result := make(chan error, 1)
+	late := make(chan bool, 1) // whether nothing came until the deadline
 	go func() {
 		_, files, err := conn.Receive()
 		for _, f := range files {
 			f.Close()
 		}
-		result <- err
+		late <- errors.Is(err, os.ErrDeadlineExceeded)
 	}()
 	select {
-	case <-result:
+	case <-late:
 		return false
 	case <-until:
 	}
@@ -401,7 +401,7 @@ func stays(conn *launch.Conn, until <-chan struct{}) bool {
 	if err := conn.SetDeadline(time.Now()); err != nil {
 		return false
 	}
-	if err := <-result; !errors.Is(err, os.ErrDeadlineExceeded) {
+	if !<-late {
 		return false
 	}
 	return conn.SetDeadline(time.Now().Add(startTimeout)) == nil

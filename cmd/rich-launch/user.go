@@ -50,13 +50,8 @@ func setUser(r *launch.Record, groups bool) error {
 func isUser(r *launch.Record) bool {
 	ruid, euid, suid := unix.Getresuid()
 	rgid, egid, sgid := unix.Getresgid()
-	for _, id := range [][2]uint32{
-		{uint32(ruid), r.UID}, {uint32(euid), r.UID}, {uint32(suid), r.UID},
-		{uint32(rgid), r.GID}, {uint32(egid), r.GID}, {uint32(sgid), r.GID},
-	} {
-		if id[0] != id[1] {
-			return false
-		}
+	if ruid != euid || euid != suid || uint32(euid) != r.UID || rgid != egid || egid != sgid || uint32(egid) != r.GID {
+		return false
 	}
 	have, err := unix.Getgroups()
 	if err != nil {
