@@ -84,6 +84,9 @@ func (r *task) waitShimLog(words ...string) {
 	}
 }
 
+// bootLimit bounds what a container does that boots and halts like a machine, on a host that does the same many times.
+const bootLimit = 8 * time.Minute
+
 // Each init does the same with components, whatever their service is like.
 func TestComponentsOfEveryInit(t *testing.T) {
 	o := startOperator(t)
@@ -102,13 +105,16 @@ func TestComponentsOfEveryInit(t *testing.T) {
 			t.Run(v.name, func(t *testing.T) {
 				t.Parallel()
 				t.Run("beside the command", func(t *testing.T) {
-					run := startTask(t, v.image, withInit(v.init), withRich("components", "early,late,crash"), withRich("halt-timeout", "2m"), withArgs("sh", "-c", command))
-					run.WaitOutput("ready", initLimit)
+					run := startTask(t, v.image, withInit(v.init), withRich("components", "early,late,crash"), withRich("halt-timeout", "10m"), withArgs("sh", "-c", command))
+					run.WaitOutput("ready", bootLimit)
 					o.waitLog(run, "late", "after early")
 					run.waitShimLog("component ended", "component=crash", "code=3", `stderr="last words"`, "restart-in=100ms")
 					run.waitShimLog("component ended", "component=crash", "restart-in=1s")
+					if v.program == "systemd" {
+						run.booted()
+					}
 					run.Kill(syscall.SIGTERM)
-					if code := run.Wait(initLimit); code != 5 {
+					if code := run.Wait(bootLimit); code != 5 {
 						run.fatal("exit status %d, want 5", code)
 					}
 					for _, name := range []string{"early", "late"} {
@@ -123,7 +129,7 @@ func TestComponentsOfEveryInit(t *testing.T) {
 					}
 				})
 				t.Run("a required one is missing", func(t *testing.T) {
-					got := runTask(t, v.image, initLimit, withInit(v.init), withRich("components", "missing"), withRich("halt-timeout", "2m"), withArgs("echo", "started"))
+					got := runTask(t, v.image, bootLimit, withInit(v.init), withRich("components", "missing"), withArgs("echo", "started"))
 					want := "rich: component missing, which is required: exec \"/no/such/program\": no such file or directory\n"
 					if got.Code != 125 || got.Stdout != "" || got.Stderr != want {
 						t.Errorf("got %+v, want 125 and %q", got, want)
@@ -133,7 +139,7 @@ func TestComponentsOfEveryInit(t *testing.T) {
 					return
 				}
 				t.Run("the command is the init", func(t *testing.T) {
-					run := startTask(t, v.image, withBoot(), withRich("components", "early,late"), withRich("halt-timeout", "2m"), withArgs("/sbin/init"))
+					run := startTask(t, v.image, withBoot(), withRich("components", "early,late"), withRich("halt-timeout", "10m"), withArgs("/sbin/init"))
 					v.isPid1(run)
 					if v.program == "systemd" {
 						run.booted()
@@ -141,7 +147,9 @@ func TestComponentsOfEveryInit(t *testing.T) {
 					o.waitLog(run, "late", "up")
 					run.waitShimLog("component started", "component=early")
 					run.Kill(syscall.SIGTERM)
-					v.ends(run, 0)
+					if code := run.Wait(bootLimit); code != 0 {
+						run.fatal("exit status %d", code)
+					}
 				})
 			})
 		}

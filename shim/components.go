@@ -523,14 +523,14 @@ func (c *component) follow(a *app, conn *launch.Conn) error {
 	if err := a.untimed(conn); err != nil {
 		return err
 	}
-	over := false
+	runs := true // until its end is reported: then its launcher may go
 	for {
 		m, files, err := conn.Receive()
 		for _, f := range files {
 			f.Close()
 		}
 		if err != nil {
-			if !over {
+			if runs {
 				c.report(func(l *log.Entry) { l.Warn("the launcher of a component is gone") })
 				c.fail("its launcher is gone")
 			}
@@ -541,6 +541,7 @@ func (c *component) follow(a *app, conn *launch.Conn) error {
 		}
 		switch m := m.(type) {
 		case launch.Started:
+			runs = true
 			c.report(func(l *log.Entry) { l.WithField("pid", m.PID).Info("component started") })
 		case launch.Ready:
 			c.becomeReady()
@@ -548,7 +549,7 @@ func (c *component) follow(a *app, conn *launch.Conn) error {
 			c.report(func(l *log.Entry) { l.WithField("code", m.Code).Warnf("component cannot be started: %.300q", m.Reason) })
 			c.fail(fmt.Sprintf("%.300s", oneLine(m.Reason)))
 		case launch.Ended:
-			over = m.Again < 0
+			runs = false
 			c.ended(m)
 		default:
 			return fmt.Errorf("component %s: unexpected %T", c.Name, m)
