@@ -21,6 +21,9 @@ shim_tags := netgo osusergo no_grpc seccomp
 shim_ldflags := -s -w -extldflags "-static" -X containerd-shim-rich/shim.Version=$(VERSION)
 launch_ldflags := -s -w -X main.version=$(VERSION)
 containerd_tags := no_btrfs no_devmapper no_zfs
+# The older ones run containers without CRI. Their module files list what a build with these tags needs, and no more:
+# go list -mod=mod -tags "..." -deps tool, after a change of the version.
+older_tags := $(containerd_tags) no_aufs no_cri no_systemd no_tracing
 tool_ldflags := -s -w
 
 bin := build/bin
@@ -28,6 +31,8 @@ tools := build/tools
 rootfs := build/rootfs
 images := build/images
 suites := build/suites
+# Each release line of containerd before the newest; 1.6 is Debian's.
+older := $(foreach line,1.6 1.7 2.0 2.1 2.2 2.3,$(tools)/containerd-$(line)/containerd)
 
 .PHONY: help
 help: ## show this list
@@ -79,9 +84,13 @@ unit: prerequisites ## unit tests, with the race detector
 	@CGO_ENABLED=1 go test -race -tags '$(shim_tags)' $(TESTFLAGS) $$(go list ./... | grep -v '/integration')
 
 .PHONY: integration
-integration: integration-files ## tests against a private containerd with real root file systems (root only)
+integration: integration-files integration-programs ## tests against a private containerd with real root file systems (root only)
 	@echo "integration tests"
 	@go test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./integration
+
+.PHONY: integration-programs
+integration-programs:
+	@scripts/need-packages.sh openssh-client hostname
 
 .PHONY: test
 test: ## unit tests, then integration tests
@@ -115,7 +124,7 @@ $(suites)/images/images.json: $(suites)/busybox $(addprefix integration/suites/,
 ##@ what the integration tests and the demo run on
 
 .PHONY: integration-files
-integration-files: build $(bin)/probe $(tools)/containerd images build/components ## everything the integration tests need, without running them
+integration-files: build $(bin)/probe $(tools)/containerd $(older) images build/components ## everything the integration tests need, without running them
 
 .PHONY: images
 images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-trixie.tar debian-sid.tar \
@@ -126,6 +135,14 @@ $(tools)/containerd $(tools)/ctr &: integration/tools/containerd/go.mod integrat
 	@scripts/need-go.sh
 	@scripts/need-packages.sh gcc libc6-dev ca-certificates
 	@scripts/build-tool.sh integration/tools/containerd $(tools) -tags '$(containerd_tags)' -ldflags '$(tool_ldflags)' tool
+
+$(tools)/containerd-1.6/containerd: integration/tools/containerd-1.6.sh
+	@$< $@
+
+$(tools)/containerd-%/containerd: integration/tools/containerd-%/go.mod integration/tools/containerd-%/go.sum
+	@scripts/need-go.sh
+	@scripts/need-packages.sh gcc libc6-dev ca-certificates
+	@scripts/build-tool.sh $(<D) $(@D) -tags '$(older_tags)' -ldflags '$(tool_ldflags)' tool
 
 $(tools)/golangci-lint: integration/tools/golangci-lint/go.mod integration/tools/golangci-lint/go.sum
 	@scripts/need-go.sh
@@ -146,10 +163,6 @@ $(rootfs)/debian-%.tar: integration/rootfs/debian.sh integration/rootfs/debian-%
 
 $(rootfs)/busybox.tar: integration/rootfs/busybox.sh scripts/tar-root.sh
 	@integration/rootfs/busybox.sh $@
-
-build/components: integration/rootfs/components.sh
-	@integration/rootfs/components.sh $@
-	@touch $@
 
 $(rootfs)/init-busybox.tar: $(rootfs)/busybox.tar integration/rootfs/inits.sh
 	@integration/rootfs/inits.sh busybox $< $@

@@ -125,7 +125,7 @@ func Parse(name string, data []byte) (*Definition, error) {
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		k := find(key)
 		if k == nil {
-			return nil, fmt.Errorf("unknown key %q, the nearest known one is %q", key, config.Nearest(key, names()))
+			return nil, fmt.Errorf("unknown key %q, the nearest known one is %q", key, config.Nearest(key, names(), 1)[0])
 		}
 		if err := k.apply(d, values[key]); err != nil {
 			return nil, fmt.Errorf("%s: value %s: %w", key, show(values[key]), err)

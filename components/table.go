@@ -244,7 +244,7 @@ func number(v any) (float64, bool) {
 func choose(field *string, v any, accepted ...string) error {
 	text, _ := v.(string)
 	if !slices.Contains(accepted, text) {
-		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), config.Nearest(text, accepted))
+		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), config.Nearest(text, accepted, 1)[0])
 	}
 	*field = text
 	return nil

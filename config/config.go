@@ -39,6 +39,13 @@ const (
 	RootInitNever    = "never"
 )
 
+// Values of the option on-exit.
+const (
+	OnExitStop    = "stop"
+	OnExitRestart = "restart"
+	OnExitKeep    = "keep"
+)
+
 // Options are the settings of one container.
 type Options struct {
 	// Init names what becomes pid 1.
@@ -48,6 +55,12 @@ type Options struct {
 	// RootInit says when the init of a container whose user is not root
 	// may run as root.
 	RootInit string
+	// OnExit says what happens when the CMD ends by itself.
+	OnExit string
+	// OnExitSource says what set OnExit, for messages; empty for the default.
+	OnExitSource string
+	// LoginEnv gives login shells the container's environment.
+	LoginEnv bool
 	// StopSignal is a further signal, beside SIGTERM, that asks the
 	// container to stop; 0 for none.
 	StopSignal int
@@ -56,9 +69,16 @@ type Options struct {
 	// RunSize is the size in bytes of the tmpfs mounted at /run; 0 derives
 	// it from the memory limit.
 	RunSize int64
+	// Services are those of the image that are to be started, without the
+	// suffix ".service".
+	Services []string
+	// ServicesSource says what set Services, for messages.
+	ServicesSource string
+	// Mask are the services that must not run, named like Services.
+	Mask []string
 	// Components name what runs beside the CMD, of what the host offers;
-	// AlwaysComponents do so in every container. Where a name comes from is
-	// in the sources, for messages.
+	// AlwaysComponents do so in every container. The sources say what set
+	// them, for messages.
 	Components, AlwaysComponents             []string
 	ComponentsSource, AlwaysComponentsSource string
 }
@@ -68,6 +88,8 @@ func Default() Options {
 	return Options{
 		Init:        InitAuto,
 		RootInit:    RootInitExplicit,
+		OnExit:      OnExitStop,
+		LoginEnv:    true,
 		HaltTimeout: 10 * time.Second,
 	}
 }
@@ -86,29 +108,33 @@ type Sources struct {
 	// Env is the environment of the CMD.
 	Env []string
 	// Runtime holds the options of the runtime handler.
-	Runtime map[string]string
-	// Host holds the options of the host's file.
-	Host map[string]string
+	Runtime Values
+	// Host is the host's file.
+	Host Host
 }
 
-// Resolve merges the sources. An unknown key or a bad value is an error that
-// names the key, the value and what is accepted.
+// Resolve merges the sources. An unknown key, a bad value and a value that
+// the host's file forbids are errors that name the key, the value and what is
+// accepted.
 func Resolve(src Sources) (Options, error) {
-	opts := Default()
-	for _, layer := range []struct {
-		name   string
-		values map[string]string
-	}{
-		{HostFile + ": ", src.Host},
-		{"runtime option ", src.Runtime},
-	} {
-		for _, key := range slices.Sorted(maps.Keys(layer.values)) {
-			if err := opts.set(key, layer.values[key], layer.name+key); err != nil {
-				return Options{}, err
-			}
+	r := resolver{opts: Default()}
+	for _, key := range slices.Sorted(maps.Keys(src.Host.Options)) {
+		value := src.Host.Options[key]
+		source := HostFile + ": " + key
+		if value.line > 0 {
+			source = fmt.Sprintf("%s: line %d: %s", HostFile, value.line, key)
+		}
+		if err := r.set(ByHost, key, value, source); err != nil {
+			return Options{}, err
 		}
 	}
-	if err := opts.setPouch(src.Env); err != nil {
+	r.host = src.Host
+	for _, key := range slices.Sorted(maps.Keys(src.Runtime)) {
+		if err := r.set(ByHandler, key, src.Runtime[key], "runtime option "+key); err != nil {
+			return Options{}, err
+		}
+	}
+	if err := r.setPouch(src.Env); err != nil {
 		return Options{}, err
 	}
 	// The more specific annotation is applied last, so that it wins.
@@ -124,7 +150,7 @@ func Resolve(src Sources) (Options, error) {
 			continue
 		}
 		if find(name) == nil {
-			return Options{}, unknown("annotation "+key, name)
+			return Options{}, fmt.Errorf("annotation %s: %w", key, unknown(name))
 		}
 		if container == src.Container {
 			own = append(own, key)
@@ -135,15 +161,11 @@ func Resolve(src Sources) (Options, error) {
 		if _, last, ok := cutLast(name); ok {
 			name = last
 		}
-		if opt := find(name); opt != nil && opt.hostOnly {
-			return Options{}, fmt.Errorf("annotation %s: value %q: only the host's operator may set %s, in %s or in the runtime options; remove the annotation",
-				key, src.Annotations[key], name, HostFile)
-		}
-		if err := opts.set(name, src.Annotations[key], "annotation "+key); err != nil {
+		if err := r.set(ByContainer, name, Text(src.Annotations[key]), "annotation "+key); err != nil {
 			return Options{}, err
 		}
 	}
-	return opts, nil
+	return r.opts, nil
 }
 
 // cutLast splits "container.option" at the last dot: a container's name may
@@ -156,28 +178,46 @@ func cutLast(s string) (container, option string, ok bool) {
 	return s[:i], s[i+1:], true
 }
 
-func (o *Options) set(key, value, source string) error {
+// resolver applies sources one after the other.
+type resolver struct {
+	opts Options
+	host Host // limits what is applied
+}
+
+func (r *resolver) set(place Place, key string, value Value, source string) error {
 	opt := find(key)
 	if opt == nil {
-		return unknown(source, key)
+		return fmt.Errorf("%s: %w", source, unknown(key))
 	}
-	if err := opt.apply(o, strings.TrimSpace(value)); err != nil {
+	if opt.Where&place == 0 {
+		return fmt.Errorf("%s: option %q cannot be set here, only by: %s", source, key, opt.Where)
+	}
+	next := r.opts
+	if err := opt.apply(&next, value); err != nil {
 		return fmt.Errorf("%s: value %q: %w", source, value, err)
+	}
+	if err := r.host.permits(opt, value, r.opts, next); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
 	}
 	switch opt.Name {
 	case "init":
-		o.InitSource = source
+		next.InitSource = source
+	case "services":
+		next.ServicesSource = source
 	case "components":
-		o.ComponentsSource = source
+		next.ComponentsSource = source
 	case "always-components":
-		o.AlwaysComponentsSource = source
+		next.AlwaysComponentsSource = source
+	case "on-exit":
+		next.OnExitSource = source
 	}
+	r.opts = next
 	return nil
 }
 
 // setPouch applies PouchContainer's variables: rich_mode must be "true" for
 // rich_mode_launch_manner to mean anything, and a missing manner is dumb-init.
-func (o *Options) setPouch(env []string) error {
+func (r *resolver) setPouch(env []string) error {
 	var mode, manner string
 	for _, kv := range env {
 		switch k, v, _ := strings.Cut(kv, "="); k {
@@ -191,9 +231,9 @@ func (o *Options) setPouch(env []string) error {
 	case mode != "true":
 		return nil
 	case manner == "":
-		return o.set("init", InitDumbInit, "environment variable "+PouchMode)
+		return r.set(ByContainer, "init", Text(InitDumbInit), "environment variable "+PouchMode)
 	}
-	return o.set("init", manner, "environment variable "+PouchManner)
+	return r.set(ByContainer, "init", Text(manner), "environment variable "+PouchManner)
 }
 
 // WithoutPouch returns env without PouchContainer's variables.
@@ -204,6 +244,7 @@ func WithoutPouch(env []string) []string {
 	})
 }
 
-func unknown(source, key string) error {
-	return fmt.Errorf("%s: unknown option %q, the nearest known one is %q", source, key, Nearest(key, names()))
+// unknown says which option, or which other word, may have been meant.
+func unknown(key string, others ...string) error {
+	return fmt.Errorf("unknown option %q, the nearest known one is %q", key, Nearest(key, append(names(), others...), 1)[0])
 }

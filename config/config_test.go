@@ -2,6 +2,7 @@ package config
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,19 +17,19 @@ func TestResolvePrecedence(t *testing.T) {
 		{"defaults", Sources{}, func(*Options) {}},
 		{
 			"host file",
-			Sources{Host: map[string]string{"init": "none", "halt-timeout": "1m"}},
+			Sources{Host: Host{Options: Values{"init": Text("none"), "halt-timeout": Text("1m")}}},
 			func(o *Options) {
 				o.Init, o.InitSource, o.HaltTimeout = InitNone, HostFile+": init", time.Minute
 			},
 		},
 		{
 			"runtime options over host file",
-			Sources{Host: map[string]string{"init": "none"}, Runtime: map[string]string{"init": "systemd"}},
+			Sources{Host: Host{Options: Values{"init": Text("none")}}, Runtime: Values{"init": Text("systemd")}},
 			func(o *Options) { o.Init, o.InitSource = InitSystemd, "runtime option init" },
 		},
 		{
 			"Pouch's environment over runtime options",
-			Sources{Runtime: map[string]string{"init": "systemd"}, Env: []string{"A=1", "rich_mode=true"}},
+			Sources{Runtime: Values{"init": Text("systemd")}, Env: []string{"A=1", "rich_mode=true"}},
 			func(o *Options) { o.Init, o.InitSource = InitDumbInit, "environment variable rich_mode" },
 		},
 		{
@@ -67,7 +68,7 @@ func TestResolvePrecedence(t *testing.T) {
 		{
 			"components: annotation over the host's file, always beside them",
 			Sources{
-				Host:        map[string]string{"components": "a,b", "always-components": "audit"},
+				Host:        Host{Options: Values{"components": Text("a,b"), "always-components": Text("audit")}},
 				Annotations: map[string]string{Prefix + "components": " log , metrics "},
 			},
 			func(o *Options) {
@@ -77,7 +78,7 @@ func TestResolvePrecedence(t *testing.T) {
 		},
 		{
 			"components: none of the host's default",
-			Sources{Host: map[string]string{"components": "a"}, Annotations: map[string]string{Prefix + "components": ""}},
+			Sources{Host: Host{Options: Values{"components": Text("a")}}, Annotations: map[string]string{Prefix + "components": ""}},
 			func(o *Options) { o.ComponentsSource = "annotation rich.containerd.io/components" },
 		},
 		{
@@ -130,31 +131,21 @@ func TestResolveErrors(t *testing.T) {
 		{
 			"the operator's option as an annotation",
 			Sources{Annotations: map[string]string{Prefix + "always-components": "a"}},
-			[]string{"rich.containerd.io/always-components", `"a"`, HostFile, "remove"},
-		},
-		{
-			"a component twice",
-			Sources{Annotations: map[string]string{Prefix + "components": "a,b,a"}},
-			[]string{"rich.containerd.io/components", `"a,b,a"`, `"a" occurs twice`},
-		},
-		{
-			"a list without a name",
-			Sources{Host: map[string]string{"components": "a,,b"}},
-			[]string{HostFile + ": components", `"a,,b"`, "separated by commas"},
+			[]string{"rich.containerd.io/always-components", "cannot be set here", "handler, host file"},
 		},
 		{
 			"bad duration",
-			Sources{Host: map[string]string{"halt-timeout": "10"}},
+			Sources{Host: Host{Options: Values{"halt-timeout": Text("10")}}},
 			[]string{HostFile, "halt-timeout", `"10"`, "such as 30s"},
 		},
 		{
 			"bad signal",
-			Sources{Runtime: map[string]string{"stop-signal": "SIGFOO"}},
+			Sources{Runtime: Values{"stop-signal": Text("SIGFOO")}},
 			[]string{"runtime option stop-signal", `"SIGFOO"`, "such as SIGTERM"},
 		},
 		{
 			"bad size",
-			Sources{Host: map[string]string{"run-size": "9999999999g"}},
+			Sources{Host: Host{Options: Values{"run-size": Text("9999999999g")}}},
 			[]string{"run-size", `"9999999999g"`, "such as 128m"},
 		},
 	} {
@@ -180,29 +171,48 @@ func TestWithoutPouch(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
-	got, err := Parse([]byte("init = \"systemd\"\nstop-signal = 15\n"))
-	if err != nil || got["init"] != "systemd" || got["stop-signal"] != "15" {
-		t.Errorf("got %v, %v", got, err)
-	}
-	for _, bad := range []string{"init = [1]", "init"} {
-		if _, err := Parse([]byte(bad)); err == nil {
-			t.Errorf("%q: accepted", bad)
-		}
-	}
-}
-
+// What the host file locks stays, and what comes out is within its bounds, whatever the sources say.
 func FuzzResolve(f *testing.F) {
-	f.Add("init", "systemd", "app")
-	f.Add("app.halt-timeout", "30s", "app")
-	f.Add("run-size", "-1k", "")
-	f.Fuzz(func(t *testing.T, key, value, container string) {
-		o, err := Resolve(Sources{Annotations: map[string]string{Prefix + key: value}, Container: container})
+	f.Add("init", "systemd", "app", "", "")
+	f.Add("app.halt-timeout", "30s", "app", "", "")
+	f.Add("run-size", "-1k", "", "", "")
+	f.Add("services", "cron, ssh rsyslog.service", "", "", "")
+	f.Add("init", "none", "", "lock = ['all']\ninit = 'systemd'", "")
+	f.Add("mask", "cron", "", "mask = ['ssh']\n[choices]\nmask = ['cron']\ninit = []", "dumb-init")
+	f.Fuzz(func(t *testing.T, key, value, container, file, manner string) {
+		host, err := ParseHost([]byte(file))
 		if err != nil {
 			return
 		}
-		if o.HaltTimeout < time.Second || o.RunSize < 0 || o.StopSignal < 0 || o.StopSignal > 64 {
+		src := Sources{
+			Annotations: map[string]string{Prefix + key: value},
+			Container:   container,
+			Env:         []string{PouchMode + "=true", PouchManner + "=" + manner},
+			Runtime:     Values{key: Text(value)},
+			Host:        host,
+		}
+		alone, err := Resolve(Sources{Host: host})
+		if err != nil {
+			t.Fatalf("%q was parsed, but: %v", file, err)
+		}
+		o, err := Resolve(src)
+		if err != nil {
+			return
+		}
+		if o.HaltTimeout < time.Second || o.RunSize < 0 || o.StopSignal < 0 || o.StopSignal > 64 || len(o.Services) > maxEntries {
 			t.Errorf("%q=%q gave %+v", key, value, o)
+		}
+		for _, name := range slices.Concat(o.Services, o.Mask) {
+			if !serviceName.MatchString(name) {
+				t.Errorf("%q=%q gave the service %q", key, value, name)
+			}
+		}
+		o.InitSource, o.ServicesSource = alone.InitSource, alone.ServicesSource
+		if slices.Contains(host.Lock, lockAll) && len(host.Choices) == 0 && !reflect.DeepEqual(o, alone) {
+			t.Errorf("%q=%q changed what %q locks from %+v to %+v", key, value, file, alone, o)
+		}
+		if choices, ok := host.Choices["init"]; ok && o.Init != alone.Init && !slices.Contains(choices, o.Init) {
+			t.Errorf("%q lets init be %q", file, o.Init)
 		}
 	})
 }

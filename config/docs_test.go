@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -22,9 +21,9 @@ const (
 
 func docsTable() string {
 	var b strings.Builder
-	b.WriteString("| Option | Values | Default | Meaning |\n|---|---|---|---|\n")
+	b.WriteString("| Option | Values | Default | Set by | Meaning |\n|---|---|---|---|---|\n")
 	for _, o := range Table {
-		b.WriteString("| `" + o.Name + "` | " + o.Values + " | " + o.Default + " | " + o.Meaning + " |\n")
+		b.WriteString("| `" + o.Name + "` | " + o.Values + " | " + o.Default + " | " + o.Where.String() + " | " + o.Meaning + " |\n")
 	}
 	return b.String()
 }
@@ -68,8 +67,8 @@ func TestDocsExamples(t *testing.T) {
 		}
 		for _, m := range block.FindAllStringSubmatch(string(data), -1) {
 			found++
-			for _, values := range exampleOptions(t, file, m[1]) {
-				if _, err := Resolve(Sources{Host: values}); err != nil {
+			for _, src := range exampleSources(t, file, m[1]) {
+				if _, err := Resolve(src); err != nil {
 					t.Errorf("%s: %v\n%s", file, err, m[1])
 				}
 			}
@@ -80,8 +79,8 @@ func TestDocsExamples(t *testing.T) {
 	}
 }
 
-// exampleOptions returns the tables of options of one example.
-func exampleOptions(t *testing.T, file, text string) []map[string]string {
+// exampleSources returns what the tables of one example set.
+func exampleSources(t *testing.T, file, text string) []Sources {
 	t.Helper()
 	var example struct {
 		Plugins map[string]struct {
@@ -97,26 +96,37 @@ func exampleOptions(t *testing.T, file, text string) []map[string]string {
 	if err := toml.Unmarshal([]byte(text), &example); err != nil {
 		t.Fatalf("%s: %v\n%s", file, err, text)
 	}
-	bodies := [][]byte{[]byte(text)}
-	if example.Plugins != nil {
-		bodies = nil
-		for _, plugin := range example.Plugins {
-			for _, runtime := range plugin.Containerd.Runtimes {
-				body, err := toml.Marshal(runtime.Options.Rich)
-				if err != nil {
-					t.Fatal(err)
-				}
-				bodies = append(bodies, body)
-			}
-		}
-	}
-	var out []map[string]string
-	for _, body := range bodies {
-		values, err := Parse(body)
+	if example.Plugins == nil {
+		host, err := ParseHost([]byte(text))
 		if err != nil {
 			t.Errorf("%s: %v\n%s", file, err, text)
 		}
-		out = append(out, values)
+		return []Sources{{Host: host}}
 	}
-	return slices.Clip(out)
+	var out []Sources
+	for _, plugin := range example.Plugins {
+		for _, runtime := range plugin.Containerd.Runtimes {
+			values, err := NewValues(runtime.Options.Rich)
+			if err != nil {
+				t.Errorf("%s: %v\n%s", file, err, text)
+			}
+			out = append(out, Sources{Runtime: values})
+		}
+	}
+	return out
+}
+
+// Every option says all that the documentation tells of it.
+func TestTable(t *testing.T) {
+	for i, o := range Table {
+		if o.Name == "" || o.Values == "" || o.Default == "" || o.Meaning == "" || o.Where == 0 || (o.set == nil) == (o.setList == nil) || o.List != (o.setList != nil) {
+			t.Errorf("%+v: incomplete", o)
+		}
+		if i > 0 && Table[i-1].Name >= o.Name {
+			t.Errorf("%q is not in order", o.Name)
+		}
+		if o.Name == keyLock || o.Name == keyChoices || o.Name == lockAll {
+			t.Errorf("%q means something else in the host's file", o.Name)
+		}
+	}
 }

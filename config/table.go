@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,36 +24,105 @@ type Option struct {
 	Default string
 	// Meaning in one sentence.
 	Meaning string
+	// Where it may be set.
+	Where Place
+	// List says that it takes any number of entries.
+	List bool
 
-	// hostOnly keeps an option from annotations: it is the operator's.
-	hostOnly bool
+	set     func(*Options, string) error
+	setList func(*Options, []string) error
+}
 
-	apply func(*Options, string) error
+// Place is where options are set.
+type Place uint8
+
+// The places, from high to low precedence.
+const (
+	ByContainer Place = 1 << iota // annotations, and PouchContainer's environment
+	ByHandler                     // runtime options
+	ByHost                        // the host's file
+
+	Anywhere = ByContainer | ByHandler | ByHost
+)
+
+// String names the places for messages and for the documentation.
+func (p Place) String() string {
+	var names []string
+	for _, place := range []struct {
+		Place
+		name string
+	}{{ByContainer, "annotation"}, {ByHandler, "handler"}, {ByHost, "host file"}} {
+		if p&place.Place != 0 {
+			names = append(names, place.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// apply sets the option to a value.
+func (opt *Option) apply(o *Options, v Value) error {
+	if opt.List {
+		list, err := v.list()
+		if err != nil {
+			return err
+		}
+		return opt.setList(o, list)
+	}
+	text, err := v.single()
+	if err != nil {
+		return err
+	}
+	return opt.set(o, text)
+}
+
+// one is the value that a single text is, an entry if the option is a list.
+func (opt *Option) one(text string) Value {
+	if opt.List {
+		return Value{array: []string{text}}
+	}
+	return Text(text)
+}
+
+// same reports whether two values, which may be written differently, mean the
+// same.
+func (opt *Option) same(a, b Value) bool {
+	x, y := Default(), Default()
+	return opt.apply(&x, a) == nil && opt.apply(&y, b) == nil && reflect.DeepEqual(x, y)
 }
 
 // Table lists every option, sorted by name.
 var Table = []Option{
 	{
-		Name:     "always-components",
-		Values:   "names of components, separated by commas",
-		Default:  "none",
-		Meaning:  "Components ([components.md](components.md)) that run in every container, beside those that it chooses. Only in the host's file and in runtime options.",
-		hostOnly: true,
-		apply:    func(o *Options, v string) error { return parseList(&o.AlwaysComponents, v) },
+		Name:    "always-components",
+		Values:  "names of components, separated by commas or spaces",
+		Default: "none",
+		Meaning: "Components ([components.md](components.md)) that run in every container, beside those that it chooses.",
+		Where:   ByHandler | ByHost,
+		List:    true,
+		setList: func(o *Options, v []string) error {
+			o.AlwaysComponents = v
+			return nil
+		},
 	},
 	{
 		Name:    "components",
-		Values:  "names of components, separated by commas",
+		Values:  "names of components, separated by commas or spaces",
 		Default: "none",
 		Meaning: "Components that run in the container, of those that the host offers.",
-		apply:   func(o *Options, v string) error { return parseList(&o.Components, v) },
+		Where:   Anywhere,
+		List:    true,
+		setList: func(o *Options, v []string) error {
+			o.Components = v
+			return nil
+		},
 	},
 	{
 		Name:    "halt-timeout",
 		Values:  "a duration of 1s to 10m",
 		Default: "10s",
 		Meaning: "How long the init may take to halt after the CMD has ended, before it is killed.",
-		apply: func(o *Options, v string) error {
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
 			d, err := time.ParseDuration(v)
 			if err != nil || d < time.Second || d > 10*time.Minute {
 				return errors.New("want a duration from 1s to 10m, such as 30s")
@@ -65,8 +136,42 @@ var Table = []Option{
 		Values:  "`auto`, `systemd`, `sbin-init`, `dumb-init` or `none`",
 		Default: InitAuto,
 		Meaning: "What becomes pid 1. `auto` takes the init that the CMD itself is, else, if the user is root, systemd or another init at /sbin/init, else dumb-init; `sbin-init` takes what the image has at /sbin/init; `none` changes nothing.",
-		apply: func(o *Options, v string) error {
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
 			return choose(&o.Init, v, InitAuto, InitSystemd, InitSbinInit, InitDumbInit, InitNone)
+		},
+	},
+	{
+		Name:    "login-env",
+		Values:  "`yes` or `no`",
+		Default: "yes",
+		Meaning: "Under an init for services, give login shells the environment of the container by a file in /etc/profile.d, if the image has that directory.",
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
+			if err := choose(&v, v, "yes", "no"); err != nil {
+				return err
+			}
+			o.LoginEnv = v == "yes"
+			return nil
+		},
+	},
+	{
+		Name:    "mask",
+		Values:  "services, separated by commas or spaces",
+		Default: "none",
+		Meaning: "Services of the image that are not to run, whoever starts them.",
+		Where:   Anywhere,
+		List:    true,
+		setList: func(o *Options, v []string) error { return setServices(&o.Mask, v) },
+	},
+	{
+		Name:    "on-exit",
+		Values:  "`stop`, `restart` or `keep`",
+		Default: OnExitStop,
+		Meaning: "What happens when the CMD ends by itself: the container stops, the CMD is started again in it, or the container is kept without it.",
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
+			return choose(&o.OnExit, v, OnExitStop, OnExitRestart, OnExitKeep)
 		},
 	},
 	{
@@ -74,7 +179,8 @@ var Table = []Option{
 		Values:  "`explicit`, `always` or `never`",
 		Default: RootInitExplicit,
 		Meaning: "When the init of a container whose user is not root may run as root: if that init was asked for by name, always, or never.",
-		apply: func(o *Options, v string) error {
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
 			return choose(&o.RootInit, v, RootInitExplicit, RootInitAlways, RootInitNever)
 		},
 	},
@@ -83,7 +189,8 @@ var Table = []Option{
 		Values:  "a size of 1m to 64g in bytes, or with the suffix k, m or g",
 		Default: "half of the memory limit, at most 256m; without a limit 256m",
 		Meaning: "Size of the tmpfs that the init gets at /run when the container has no mount there.",
-		apply: func(o *Options, v string) error {
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
 			n, err := ParseSize(v)
 			if err != nil || n < 1<<20 || n > 64<<30 {
 				return errors.New("want a size from 1m to 64g, such as 128m")
@@ -93,11 +200,21 @@ var Table = []Option{
 		},
 	},
 	{
+		Name:    "services",
+		Values:  "services, separated by commas or spaces",
+		Default: "none",
+		Meaning: "Services of the image that are started before the CMD, whether the image enables them or not.",
+		Where:   Anywhere,
+		List:    true,
+		setList: func(o *Options, v []string) error { return setServices(&o.Services, v) },
+	},
+	{
 		Name:    "stop-signal",
 		Values:  "a signal's name or number",
 		Default: "the image's stop signal if the engine tells it, beside SIGTERM",
 		Meaning: "A further signal that asks the container to stop: the CMD gets it, and the init halts when the CMD has ended or was not running.",
-		apply: func(o *Options, v string) error {
+		Where:   Anywhere,
+		set: func(o *Options, v string) error {
 			n, err := ParseSignal(v)
 			if err != nil {
 				return err
@@ -123,25 +240,6 @@ func ParseSignal(v string) (int, error) {
 	return int(n), nil
 }
 
-// parseList reads names separated by commas. An empty text is an empty list.
-func parseList(field *[]string, v string) error {
-	*field = nil
-	if v == "" {
-		return nil
-	}
-	for _, name := range strings.Split(v, ",") {
-		name = strings.TrimSpace(name)
-		if name == "" {
-			return errors.New("want names separated by commas, such as node-exporter,log-agent")
-		}
-		if slices.Contains(*field, name) {
-			return fmt.Errorf("%q occurs twice; keep one", name)
-		}
-		*field = append(*field, name)
-	}
-	return nil
-}
-
 func find(name string) *Option {
 	for i := range Table {
 		if Table[i].Name == name {
@@ -161,7 +259,7 @@ func names() []string {
 
 func choose(field *string, value string, accepted ...string) error {
 	if !slices.Contains(accepted, value) {
-		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), Nearest(value, accepted))
+		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), Nearest(value, accepted, 1)[0])
 	}
 	*field = value
 	return nil
@@ -190,23 +288,47 @@ func ParseSize(v string) (int64, error) {
 	return n << shift, nil
 }
 
-// Nearest returns the accepted word with the smallest edit distance to word.
-func Nearest(word string, accepted []string) string {
-	best, bestDistance := "", 1<<30
-	for _, a := range accepted {
-		if d := distance(word, a); d < bestDistance {
-			best, bestDistance = a, d
+// maxServiceName is the longest name that systemd takes for a unit, in bytes.
+const maxServiceName = 255
+
+// serviceName is what all inits take as a name: in scripts it needs no
+// quoting. Of systemd's characters the backslash is left out.
+var serviceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$`)
+
+// reservedPrefix begins the names of the services that the runtime adds.
+const reservedPrefix = "rich-"
+
+// setServices sets a list of services. The suffix of systemd's services is
+// left out, so that each of them has one name.
+func setServices(field *[]string, names []string) error {
+	var out []string
+	for _, name := range names {
+		name = strings.TrimSuffix(name, ".service")
+		switch {
+		case !serviceName.MatchString(name) || len(name) > maxServiceName-len(".service"):
+			return fmt.Errorf("service %q: want a name of letters, digits and _ . : @ -", name)
+		case strings.HasPrefix(name, reservedPrefix) || name == "rich.target":
+			return fmt.Errorf("service %q: names with %q are the runtime's own; remove it", name, reservedPrefix)
+		case !slices.Contains(out, name):
+			out = append(out, name)
 		}
 	}
-	return best
+	*field = out
+	return nil
 }
 
-// distance is the Levenshtein distance; words beyond 64 bytes are cut, as no
-// option is longer.
+// Nearest returns the known words with the smallest edit distance to word,
+// nearest first, at most so many.
+func Nearest(word string, known []string, most int) []string {
+	sorted := slices.Clone(known)
+	slices.SortStableFunc(sorted, func(a, b string) int { return distance(word, a) - distance(word, b) })
+	return sorted[:min(most, len(sorted))]
+}
+
+// distance is the Levenshtein distance; words are cut after 64 bytes, as
+// no option is longer.
 func distance(a, b string) int {
-	if len(a) > 64 {
-		a = a[:64]
-	}
+	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

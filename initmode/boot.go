@@ -3,13 +3,10 @@ package initmode
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/config"
 )
@@ -55,6 +52,9 @@ func (p *Plan) boot(req *Request, own bool, halt syscall.Signal, args ...string)
 		return "", err
 	}
 	if err := p.mountRun(req, at); err != nil {
+		return "", err
+	}
+	if err := p.keepHostname(req); err != nil {
 		return "", err
 	}
 	if req.Rootfs.Exists("/etc/machine-id") {
@@ -105,23 +105,9 @@ func (r *Rootfs) config(name string) (data []byte, found bool, err error) {
 
 var errTooLarge = errors.New("larger than 256 KiB; shorten it")
 
-// maxEntries bounds how many services of an image are looked at.
-const maxEntries = 4096
-
 // gettys are the services in a directory that serve terminals.
 func (r *Rootfs) gettys(dir string) []string {
-	resolved, err := r.Resolve(dir)
-	if err != nil {
-		return nil
-	}
-	f, err := r.root.OpenFile(inside(resolved), os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	names, _ := f.Readdirnames(maxEntries)
-	slices.Sort(names)
-	return slices.DeleteFunc(names, func(name string) bool { return !strings.Contains(name, "getty") })
+	return slices.DeleteFunc(r.entries(dir), func(name string) bool { return !strings.Contains(name, "getty") })
 }
 
 // disable covers the programs of services, which may be links to one.
@@ -148,9 +134,13 @@ type orDumbInit struct {
 
 func (o orDumbInit) plan(req *Request, p *Plan) error {
 	attempt := *p
-	if err := o.initMode.plan(req, &attempt); err == nil {
+	err := o.initMode.plan(req, &attempt)
+	if err == nil {
 		*p = attempt
 		return nil
+	}
+	if len(req.Options.Services) > 0 {
+		return err
 	}
 	p.Init = config.InitDumbInit
 	return dumbInit{}.plan(req, p)

@@ -2,6 +2,7 @@ package initmode
 
 import (
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,19 @@ func (b busybox) plan(req *Request, p *Plan) error {
 		// What it does without an inittab, but for the shells.
 		data = []byte("::sysinit:/etc/init.d/rcS\n")
 	}
+	starts := req.Options.Services
+	if req.Rootfs.hasOpenRC() {
+		starts = slices.DeleteFunc(slices.Clone(starts), func(name string) bool {
+			return req.Rootfs.enabled(name, verbatim, openrcLevels...)
+		})
+	}
+	scripts, err := p.initScripts(req, starts)
+	if err != nil {
+		return err
+	}
+	if err := p.maskScripts(req, scriptDir); err != nil {
+		return err
+	}
 	launcher := ""
 	if !b.own {
 		launcher = path.Join(at, "launch")
@@ -40,23 +54,29 @@ func (b busybox) plan(req *Request, p *Plan) error {
 			return err
 		}
 	}
+	services := p.servicesCommand(at, scripts)
+	entries := unmasked(parseInittab(data), req.Options.Mask)
 	components := p.componentLines(path.Join(at, "launch"), "::shutdown:", func(int) string { return "::once:" })
-	p.Files = append(p.Files, text("inittab", busyboxInittab(data, launcher, components)...))
+	p.Files = append(p.Files, text("inittab", busyboxInittab(entries, launcher, services, components)...))
 	return p.cover(req, "inittab", inittabPath)
 }
 
 // busyboxInittab is the image's inittab without what serves terminals, with
 // the CMD after all that has to end before it starts. With no launcher the
-// CMD is the init itself.
-func busyboxInittab(data []byte, launcher string, components componentLines) []string {
+// CMD is the init itself. services is the command that starts and stops
+// services, if there are any, and components are the lines that run those.
+func busyboxInittab(entries []inittabEntry, launcher, services string, components componentLines) []string {
 	lines := []string{"# Made by containerd-shim-rich from the image's own."}
 	if launcher != "" {
 		// Only one second would lie between TERM and KILL. Before the
 		// image's own lines, as those may end all processes.
 		lines = append(lines, "::shutdown:"+launcher+" stop")
 	}
+	if services != "" {
+		lines = append(lines, "::shutdown:"+services+" stop")
+	}
 	lines = append(lines, components.stop...)
-	for _, e := range parseInittab(data) {
+	for _, e := range entries {
 		switch e.action {
 		case "sysinit", "wait", "once", "shutdown", "restart", "ctrlaltdel":
 			lines = append(lines, e.line)
@@ -65,6 +85,9 @@ func busyboxInittab(data []byte, launcher string, components componentLines) []s
 				lines = append(lines, e.line)
 			}
 		}
+	}
+	if services != "" {
+		lines = append(lines, "::wait:"+services+" start")
 	}
 	lines = append(lines, components.run...)
 	if launcher != "" {

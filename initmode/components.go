@@ -154,10 +154,7 @@ func (d dumbInit) beside(req *Request, p *Plan, at string) error {
 	process.Env = config.WithoutPouch(process.Env)
 	process.Rlimits = managerLimits(process.Rlimits, req.Limits)
 	if root {
-		process.User = specs.User{}
-		process.Capabilities = managerCapabilities(process.Capabilities)
-		process.Scheduler = nil
-		process.IOPriority = nil
+		asRoot(&process)
 	} else {
 		// Without privileges they cannot be set again.
 		p.Command.Scheduler, p.Command.IOPriority = nil, nil
@@ -175,12 +172,21 @@ func (d dumbInit) beside(req *Request, p *Plan, at string) error {
 	return nil
 }
 
+// asRoot lets a process start others as any user. What it must not have
+// itself is for the CMD alone.
+func asRoot(p *specs.Process) {
+	p.User = specs.User{}
+	p.Capabilities = managerCapabilities(p.Capabilities)
+	p.Scheduler, p.IOPriority = nil, nil
+	p.NoNewPrivileges = false
+}
+
 // componentsNeedRoot reports whether dumb-init has to run as root, for a
 // component that runs as somebody else than the CMD, and whether it may.
 func componentsNeedRoot(req *Request) (bool, error) {
 	user := req.Spec.Process.User
 	if user.UID == 0 {
-		return true, nil
+		return len(req.Components) > 0, nil
 	}
 	i := slices.IndexFunc(req.Components, func(d *components.Definition) bool { return !d.User.Command })
 	if i < 0 {
@@ -199,6 +205,7 @@ func componentsNeedRoot(req *Request) (bool, error) {
 // them. The order is that of stopping; when to start, the shim says.
 func (s systemd) componentUnits(req *Request, p *Plan, launcher string) []File {
 	var files []File
+	mount := strings.ReplaceAll(strings.TrimPrefix(path.Dir(launcher), "/"), "/", "-") + "-components-"
 	target := "rich.target"
 	if s.own {
 		target = "basic.target"
@@ -235,6 +242,10 @@ func (s systemd) componentUnits(req *Request, p *Plan, launcher string) []File {
 		files = append(files,
 			text("units/"+unit, append(lines, limitLines(c.Order.Record.Rlimits, req.Limits)...)...),
 			File{Path: "units/" + target + ".wants/" + unit, Mode: fs.ModeSymlink, Link: "../" + unit})
+		if c.Directory != "" {
+			// It may not unmount this, and would try at each halt.
+			files = append(files, text("units/"+mount+strings.ReplaceAll(c.Name, "-", `\x2d`)+".mount.d/rich.conf", "[Unit]", "DefaultDependencies=no"))
+		}
 	}
 	return files
 }
@@ -271,10 +282,8 @@ func (p *Plan) openrcComponents(req *Request, launcher string) error {
 			"	"+launcher+" stop "+c.Name,
 			"}",
 		))
-		for _, dir := range []string{"/etc/init.d", "/etc/runlevels/" + openrcLevel} {
-			if err := p.cover(req, "openrc/"+id, path.Join(dir, id)); err != nil {
-				return err
-			}
+		if err := p.addOpenRC(req, id, openrcLevel); err != nil {
+			return err
 		}
 	}
 	return nil

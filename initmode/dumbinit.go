@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/config"
 )
@@ -18,6 +19,9 @@ func (d dumbInit) plan(req *Request, p *Plan) error {
 	at, err := p.dir(req)
 	if err != nil {
 		return err
+	}
+	if req.Options.OnExit != config.OnExitStop {
+		return d.stay(req, p, at)
 	}
 	if len(req.Components) > 0 {
 		return d.beside(req, p, at)
@@ -38,6 +42,45 @@ func (d dumbInit) plan(req *Request, p *Plan) error {
 		bindReadOnly(req.DumbInit, program),
 		bindReadOnly(req.Launcher, launcher),
 	}
+	return nil
+}
+
+// stay makes the CMD a service of the launcher, which dumb-init starts in its
+// place: dumb-init itself ends with its child. Both run with the CMD's own
+// credentials, or as root for components.
+func (dumbInit) stay(req *Request, p *Plan, at string) error {
+	root, err := componentsNeedRoot(req)
+	if err != nil {
+		return err
+	}
+	if p.Service, err = record(req); err != nil {
+		return err
+	}
+	if !root {
+		// What it has as pid 1's child must not be set again, which a process
+		// that is not root may not do.
+		p.Service.Capabilities, p.Service.OOMScoreAdj, p.Service.IOPriority, p.Service.Scheduler = nil, nil, nil, nil
+		p.Service.NoNewPrivileges = false
+	}
+	program, launcher := path.Join(at, "dumb-init"), path.Join(at, "launch")
+	process := *req.Spec.Process
+	process.Env = p.Service.Env
+	process.Args = append([]string{program, "--", launcher, "app"}, req.componentNames()...)
+	if root {
+		asRoot(&process)
+	}
+	process.Terminal, process.ConsoleSize = false, nil
+	process.Rlimits = managerLimits(process.Rlimits, req.Limits)
+	p.Process = &process
+	p.Console = true
+	p.Halt = unix.SIGTERM
+	p.Files = []File{{Path: "launch", Mode: 0o755}, {Path: "dumb-init", Mode: 0o755}} // mount points
+	p.Mounts = []Mount{
+		bindReadOnly(req.RunDir, at),
+		bindReadOnly(req.DumbInit, program),
+		bindReadOnly(req.Launcher, launcher),
+	}
+	p.addComponents(req, at)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +34,14 @@ func parseInittab(data []byte) []inittabEntry {
 		})
 	}
 	return entries
+}
+
+// unmasked are the entries without those that run one of the programs.
+func unmasked(entries []inittabEntry, names []string) []inittabEntry {
+	return slices.DeleteFunc(entries, func(e inittabEntry) bool {
+		program, _, _ := strings.Cut(e.process, " ")
+		return slices.Contains(names, path.Base(program))
+	})
 }
 
 // loginProgram matches a program that serves a terminal.

@@ -2,6 +2,7 @@ package initmode
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +36,8 @@ func TestLogin(t *testing.T) {
 
 func TestSysvDefaultLevel(t *testing.T) {
 	for levels, want := range map[string]string{"2": "2", "3": "3", "35": "5", "S": "2", "0": "2", "6": "2", "1": "2", "": "2", "x": "2"} {
-		got := sysvInittab([]byte("id:"+levels+":initdefault:\n"), "/l", componentLines{})
+		entries := parseInittab([]byte("id:" + levels + ":initdefault:\n"))
+		got := sysvInittab(entries, sysvLevel(entries), "/l", "", componentLines{}, false)
 		if !slices.Contains(got, "id:"+want+":initdefault:") {
 			t.Errorf("%q: %q, want level %s", levels, got, want)
 		}
@@ -59,7 +61,7 @@ func FuzzInittab(f *testing.F) {
 	f.Add([]byte("tty1::respawn:/sbin/getty 38400 tty1\n::askfirst:-/bin/sh\n::once:x"))
 	f.Add([]byte("rich:2:once:/bin/x\nric4:0:wait:/bin/y\nid:6:initdefault:"))
 	f.Add([]byte(" rich:2:once:/bin/x\r\n:::\n\x00::once:x\n#::once:y"))
-	const launcher = "/run/rich/launch"
+	const launcher, services = "/run/rich/launch", "/run/rich/services"
 	p := &Plan{Components: []Component{
 		{Definition: &components.Definition{Name: "a"}},
 		{Definition: &components.Definition{Name: "b"}},
@@ -68,14 +70,18 @@ func FuzzInittab(f *testing.F) {
 	inSysv := p.componentLines(launcher, "rkst:016:wait:", func(i int) string { return fmt.Sprintf("rk%02d:023456:once:", i) })
 	f.Add([]byte("rk00:2:once:/bin/x\nrkst:0:wait:/bin/y\nrk1:2:once:/bin/z"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for name, lines := range map[string][]string{"busybox": busyboxInittab(data, launcher, inBusybox), "sysvinit": sysvInittab(data, launcher, inSysv)} {
+		entries := unmasked(parseInittab(data), []string{"crond"})
+		for name, lines := range map[string][]string{
+			"busybox":  busyboxInittab(entries, launcher, services, inBusybox),
+			"sysvinit": sysvInittab(entries, sysvLevel(entries), launcher, services, inSysv, false),
+		} {
 			for _, command := range []string{" component a", " component b", " stop --components"} {
 				if n := count(lines, ":"+launcher+command); n != 1 {
 					t.Errorf("%s: %d lines with %q in %q", name, n, command, lines)
 				}
 			}
 			ids := map[string]int{}
-			app := 0
+			app, started, stopped := 0, 0, 0
 			for i, line := range lines {
 				if strings.ContainsAny(line, "\n\x00") || len(line) > maxInittabLine {
 					t.Errorf("%s: bad line %q", name, line)
@@ -88,12 +94,25 @@ func FuzzInittab(f *testing.F) {
 				if e[2] == "askfirst" || e[2] == "respawn" && strings.HasPrefix(e[3], "/sbin/getty ") {
 					t.Errorf("%s: %q", name, line)
 				}
+				switch e[3] {
+				case launcher + " stop":
+					stopped = i
+				case services + " start":
+					started = i
+				case services + " stop":
+					if stopped == 0 {
+						t.Errorf("%s: services are stopped before the CMD in %q", name, lines)
+					}
+				}
+				if program, _, _ := strings.Cut(e[3], " "); path.Base(program) == "crond" {
+					t.Errorf("%s: %q is masked", name, line)
+				}
 				if e[3] == launcher+" app" && i == len(lines)-1 {
 					app++
 				}
 			}
-			if app != 1 {
-				t.Errorf("%s: no CMD at the end of %q", name, lines)
+			if app != 1 || started < len(lines)-5 {
+				t.Errorf("%s: no services and CMD at the end of %q", name, lines)
 			}
 			for _, id := range append([]string{"rkst", "rk00", "rk01"}, sysvIDs...) {
 				if name == "sysvinit" && ids[id] != 1 {

@@ -99,6 +99,7 @@ func (p *Plan) mountRun(req *Request, at string) error {
 		}
 		p.Mounts = append(p.Mounts, tmpfs("/var/run", "755", size, copyup))
 	}
+	p.exposeEnv(req, at)
 	p.Files = append(p.Files, File{Path: "launch", Mode: 0o755}) // mount point for the launcher
 	p.Mounts = append(p.Mounts,
 		bindReadOnly(req.RunDir, at),

@@ -65,6 +65,8 @@ type File struct {
 	Mode fs.FileMode
 	Data []byte
 	Link string // target, if the file is a symbolic link
+	// Private gives the file to the CMD's user, for whom alone it is.
+	Private bool
 }
 
 // Plan says what becomes of a container. The zero Plan changes nothing.
@@ -92,10 +94,14 @@ type Plan struct {
 	Destinations []string
 	// Files are written below RunDir.
 	Files []File
+	// ReadonlyPaths are read-only beside those of the spec.
+	ReadonlyPaths []string
 	// PrivateCgroup gives the container a cgroup namespace of its own.
 	PrivateCgroup bool
 	// Console gives pid 1 a terminal of its own at /dev/console.
 	Console bool
+	// Notify says that the init tells its state at NotifySocket.
+	Notify bool
 	// RebootMessage is what the init writes there when it is about to
 	// reboot, if it cannot tell in another way.
 	RebootMessage string
@@ -129,7 +135,7 @@ func New(req *Request) (*Plan, error) {
 	}
 	p := &Plan{Init: name}
 	if mode == nil {
-		return p, nil
+		return p, errors.Join(checkOnExit(req, p), needServices(req, p))
 	}
 	for i, m := range req.Spec.Mounts {
 		resolved, err := req.Rootfs.Resolve(m.Destination)
@@ -138,10 +144,28 @@ func New(req *Request) (*Plan, error) {
 		}
 		p.Destinations = append(p.Destinations, resolved)
 	}
+	if err := checkMasked(req); err != nil {
+		return nil, err
+	}
 	if err := mode.plan(req, p); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p, errors.Join(checkOnExit(req, p), needServices(req, p))
+}
+
+// checkOnExit rejects an option on-exit that nobody would heed. A sandbox has
+// the annotations that are meant for its pod's containers.
+func checkOnExit(req *Request, p *Plan) error {
+	opts := req.Options
+	if opts.OnExit == config.OnExitStop || p.Service != nil || IsSandbox(req.Spec) {
+		return nil
+	}
+	why := "the command is pid 1, whose end is the end of the container"
+	if p.Halt != 0 {
+		why = "the command is the init itself"
+	}
+	return fmt.Errorf("%s: value %q: with init %q %s; set init to %q, or on-exit to %q",
+		opts.OnExitSource, opts.OnExit, p.Init, why, config.InitDumbInit, config.OnExitStop)
 }
 
 // mounted returns the last mount of the spec whose resolved destination is
@@ -155,9 +179,12 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 	return nil
 }
 
+// IsSandbox reports whether a container is the sandbox of a pod.
+func IsSandbox(spec *specs.Spec) bool { return spec.Annotations[annotationContainerType] == "sandbox" }
+
 func choose(req *Request) (string, initMode, error) {
 	spec, opts := req.Spec, req.Options
-	if Sandbox(spec.Annotations) {
+	if IsSandbox(spec) {
 		return config.InitNone, nil, nil
 	}
 	if opts.Init == config.InitNone {
@@ -234,7 +261,8 @@ func (f found) name() string { return string(f.kind) }
 func chooseAuto(req *Request, private bool) (string, initMode, error) {
 	p := req.Spec.Process
 	switch f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env); {
-	case f.kind == kindReaper && len(req.Components) > 0:
+	case f.kind == kindReaper && (req.Options.OnExit != config.OnExitStop || len(req.Components) > 0):
+		// It reaps, but starts nothing else, and its child only once.
 		return config.InitDumbInit, dumbInit{}, nil
 	case f.kind == kindReaper:
 		return config.InitNone, nil, nil
@@ -315,11 +343,6 @@ func (k kind) describe() string {
 		return "a program that is no known init"
 	}
 	return string(k)
-}
-
-// Sandbox reports whether a container is the sandbox of a pod.
-func Sandbox(annotations map[string]string) bool {
-	return annotations[annotationContainerType] == "sandbox"
 }
 
 // ContainerName is the name of the container within its pod, if the engine

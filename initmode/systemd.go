@@ -19,6 +19,12 @@ import (
 // kernel numbers real-time signals from 32, glibc keeps two for itself.
 const haltSystemd = syscall.Signal(34 + 3)
 
+// containerManager is what systemd calls this runtime.
+const containerManager = "rich"
+
+// NotifySocket is where systemd tells how far it is (sd_notify(3)), in RunDir.
+const NotifySocket = "notify.sock"
+
 // systemd makes the image's systemd pid 1 (systemd.io/CONTAINER_INTERFACE).
 type systemd struct {
 	found found
@@ -66,13 +72,32 @@ func (s systemd) plan(req *Request, p *Plan) error {
 		cgroup.Type = "cgroup2"
 	}
 	p.Mounts = append(p.Mounts, Mount{Mount: cgroup, Resolved: "/sys/fs/cgroup"})
+	p.ReadonlyPaths = hostSysctls(req.Spec)
+	if err := p.keepHostname(req); err != nil {
+		return err
+	}
 	if err := p.mountRun(req, at); err != nil {
 		return err
 	}
+	p.hostInterface(req)
+	p.Notify = true
+	p.spareTerminals(req, at)
 	if err := p.mountMachineID(req); err != nil {
 		return err
 	}
-	p.Files = append(p.Files, s.units(req, p, at)...)
+	wanted := make([]string, len(req.Options.Services))
+	for i, service := range req.Options.Services {
+		if wanted[i], err = p.findUnit(req, service); err != nil {
+			return err
+		}
+	}
+	masks := p.masks(req, wanted)
+	for i, unit := range wanted {
+		if slices.Contains(masks, unit) {
+			return bothMasked(req, req.Options.Services[i])
+		}
+	}
+	p.Files = append(p.Files, s.units(req, p, at, wanted, masks)...)
 	return nil
 }
 
@@ -84,7 +109,8 @@ func (s systemd) env(req *Request, at string) []string {
 	// TERM: the console is a log, to which escape sequences and questions
 	// about the terminal's size (systemd 257) would be noise.
 	return append(env,
-		"container=rich",
+		"container="+containerManager,
+		"NOTIFY_SOCKET="+path.Join(at, NotifySocket),
 		"container_uuid="+req.MachineID,
 		"SYSTEMD_UNIT_PATH="+path.Join(at, "units")+":",
 		"TERM=dumb",
@@ -92,7 +118,8 @@ func (s systemd) env(req *Request, at string) []string {
 }
 
 // masked units cannot do their work in a container, would act on the host's
-// devices and settings if it is privileged, or would write to the image.
+// devices and settings if it is privileged, or would write to the image. One
+// that the option services names is not masked.
 var masked = []string{
 	"autovt@.service",
 	"console-getty.service",
@@ -145,9 +172,9 @@ var masked = []string{
 // units are the files of the unit directory that goes before the image's
 // own. They hold nothing of the container's command, so nothing needs to be
 // quoted.
-func (s systemd) units(req *Request, p *Plan, at string) []File {
-	files := make([]File, 0, len(masked)+6)
-	for _, name := range masked {
+func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string) []File {
+	files := make([]File, 0, len(masks)+6)
+	for _, name := range masks {
 		files = append(files, File{Path: "units/" + name, Mode: fs.ModeSymlink, Link: "/dev/null"})
 	}
 	launcher := path.Join(at, "launch")
@@ -165,10 +192,21 @@ func (s systemd) units(req *Request, p *Plan, at string) []File {
 		),
 		File{Path: "units/reboot.target.wants/rich-reboot.service", Mode: fs.ModeSymlink, Link: "../rich-reboot.service"},
 	)
+	files = append(files, stateUnits(req.Rootfs, launcher)...)
 	files = append(files, keepTemporary(req.Rootfs, p.Destinations)...)
 	files = append(files, s.componentUnits(req, p, launcher)...)
+	if len(wanted) > 0 {
+		files = append(files, serviceUnits(wanted)...)
+	}
 	if p.Service == nil {
+		if len(wanted) > 0 {
+			files = append(files, text("units/default.target.d/rich.conf", "[Unit]", "Wants="+servicesTarget))
+		}
 		return files
+	}
+	before := "basic.target"
+	if len(wanted) > 0 {
+		before += " " + servicesTarget
 	}
 	lines := []string{
 		"[Unit]",
@@ -176,8 +214,8 @@ func (s systemd) units(req *Request, p *Plan, at string) []File {
 		// The default Requires=sysinit.target would let a broken service
 		// of the image keep the CMD from starting.
 		"DefaultDependencies=no",
-		"Wants=basic.target",
-		"After=basic.target",
+		"Wants=" + before,
+		"After=" + before,
 		"Conflicts=shutdown.target",
 		"Before=shutdown.target",
 		"IgnoreOnIsolate=yes",
@@ -218,13 +256,7 @@ func (s systemd) units(req *Request, p *Plan, at string) []File {
 // daily cleaning from a volume there: a machine's temporary files are its
 // own, a volume is not.
 func keepTemporary(r *Rootfs, destinations []string) []File {
-	program := ""
-	for _, name := range []string{"/usr/bin/systemd-tmpfiles", "/bin/systemd-tmpfiles"} {
-		if _, err := r.executable(name); err == nil {
-			program = name
-			break
-		}
-	}
+	program := systemdProgram(r, "systemd-tmpfiles")
 	if program == "" {
 		return nil
 	}

@@ -213,13 +213,13 @@ func withWants(target, name string) taskOption {
 
 // bundle is the container's bundle on the host.
 func (r *task) bundle(name ...string) string {
-	return filepath.Join(append([]string{private.dir, "state/io.containerd.runtime.v2.task", testNamespace, r.ID}, name...)...)
+	return filepath.Join(append([]string{r.daemon.dir, "state/io.containerd.runtime.v2.task", testNamespace, r.ID}, name...)...)
 }
 
 // shimPID finds the shim of a container.
 func (r *task) shimPID() int {
 	r.t.Helper()
-	processes, err := processesOf(private.dir)
+	processes, err := processesOf(r.daemon.dir)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func (r *task) shimPID() int {
 // commandLines returns the command line of every process of the container.
 func (r *task) commandLines() []string {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	pids, err := r.Task.Pids(ctx)
 	if err != nil {
@@ -269,7 +269,7 @@ func (r *task) waitCommandLine(args ...string) {
 // running fails the test unless the task is running.
 func (r *task) running() {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	status, err := r.Task.Status(ctx)
 	if err != nil {
@@ -292,7 +292,7 @@ func (r *task) stop() {
 func (r *task) outcome(log *eventLog, want int) {
 	r.t.Helper()
 	if code := r.Wait(runLimit); code != want {
-		r.t.Errorf("wait reports %d, want %d\nstderr: %q\nlog:\n%s", code, want, tail(r.Stderr.String()), private.logTail(r.ID, 30))
+		r.t.Errorf("wait reports %d, want %d\nstderr: %q\nlog:\n%s", code, want, tail(r.Stderr.String()), r.daemon.logTail(r.ID, 30))
 	}
 	if code := r.Delete(); code != want {
 		r.t.Errorf("delete reports %d, want %d", code, want)
@@ -323,7 +323,7 @@ func (r *task) endTask() int {
 	if !drained(r.Task.IO()) {
 		r.t.Errorf("the output was not closed within %v of the exit", drainLimit)
 	}
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	status, err := r.Task.Delete(ctx)
 	if err != nil {
@@ -336,7 +336,7 @@ func (r *task) endTask() int {
 // again starts a new task of the same container, with other output buffers.
 func (r *task) again(change func(*specs.Process)) {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	spec, err := r.Container.Spec(ctx)
 	if err != nil {
@@ -350,14 +350,14 @@ func (r *task) again(change func(*specs.Process)) {
 		r.t.Fatalf("update the container: %v", err)
 	}
 	r.Stdout, r.Stderr = &output{}, &output{}
-	r.create(cio.NewCreator(cio.WithStreams(nil, r.Stdout, r.Stderr), cio.WithFIFODir(private.dir+"/fifo")))
+	r.create(cio.NewCreator(cio.WithStreams(nil, r.Stdout, r.Stderr), cio.WithFIFODir(r.daemon.dir+"/fifo")))
 	r.Start()
 }
 
 // replace gives a task that was not started other streams.
 func (r *task) replace(streams cio.Creator) {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	if _, err := r.Task.Delete(ctx, containerd.WithProcessKill); err != nil {
 		r.fatal("delete: %v", err)
@@ -368,13 +368,13 @@ func (r *task) replace(streams cio.Creator) {
 // create makes a task of a container that has none.
 func (r *task) create(streams cio.Creator) {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	var err error
 	if r.Task, err = r.Container.NewTask(ctx, streams); err != nil {
 		r.fatal("create: %v", err)
 	}
-	if r.exit, err = r.Task.Wait(private.context()); err != nil {
+	if r.exit, err = r.Task.Wait(r.daemon.context()); err != nil {
 		r.fatal("wait: %v", err)
 	}
 }

@@ -21,82 +21,19 @@ import (
 	"containerd-shim-rich/launch"
 )
 
-// componentScript defines a component that is a shell script of the host, run by the busybox that lies beside it.
-func (o operator) componentScript(name, script, keys string) {
-	o.t.Helper()
-	o.agent(name, map[string]string{"busybox": busyboxFile})
-	if err := os.WriteFile(filepath.Join(o.agents(name), "script"), []byte(script+"\n"), 0o644); err != nil {
-		o.t.Fatal(err)
-	}
-	o.define(name, fmt.Sprintf("directory = %q\nexec = [\"busybox\", \"sh\", \"script\"]\n%s\n", o.agents(name), keys))
-}
-
-// busyboxFile is Debian's static one, which the root file systems are made with.
-const busyboxFile = "/bin/busybox"
-
-// agents is the folder of a component.
-func (o operator) agents(name string) string { return filepath.Join(o.d.dir, "agents", name) }
-
-// agent makes the folder of a component with copies of files.
-func (o operator) agent(name string, files map[string]string) {
-	o.t.Helper()
-	if err := os.MkdirAll(o.agents(name), 0o755); err != nil {
-		o.t.Fatal(err)
-	}
-	for to, from := range files {
-		content, err := os.ReadFile(from)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(o.agents(name), to), content, 0o755); err != nil {
-			o.t.Fatal(err)
-		}
-	}
-}
-
-// waitLog waits for a text in the file of a component.
-func (o operator) waitLog(r *task, name, text string) {
-	r.t.Helper()
-	err := poll(initLimit, func() error {
-		if log := o.componentLog(r, name); !strings.Contains(log, text) {
-			return fmt.Errorf("no %q in %q", text, tail(log))
-		}
-		return nil
-	})
-	if err != nil {
-		r.fatal("log of component %s: %v", name, err)
-	}
-}
-
-// waitShimLog waits for a line of the shim's log that holds all words.
-func (r *task) waitShimLog(words ...string) {
-	r.t.Helper()
-	err := poll(initLimit, func() error {
-		for line := range strings.Lines(private.logTail(r.ID, 1000)) {
-			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
-				return nil
-			}
-		}
-		return fmt.Errorf("no line with %q", words)
-	})
-	if err != nil {
-		r.fatal("%v", err)
-	}
-}
-
 // bootLimit bounds what a container does that boots and halts like a machine, on a host that does the same many times.
 const bootLimit = 8 * time.Minute
 
 // Each init does the same with components, whatever their service is like.
 func TestComponentsOfEveryInit(t *testing.T) {
-	o := startOperator(t)
+	o := newOperator(t)
 	// The command and the later component can tell whether they came too early, and all whether the command went first.
 	const wait = "trap 'test -e /dev/shm/command.down && echo stopped after the command; exit 0' TERM; while :; do busybox sleep 1000 & wait $!; done"
 	const path = "PATH=$RICH_COMPONENT_DIR:$PATH; "
-	o.componentScript("early", path+"busybox sleep 2; echo >/dev/shm/early.up; "+strings.ReplaceAll(wait, "test -e", "busybox test -e"),
+	o.script("early", path+"busybox sleep 2; echo >/dev/shm/early.up; "+strings.ReplaceAll(wait, "test -e", "busybox test -e"),
 		"start = \"before\"\nrequired = true\nready = [\"busybox\", \"test\", \"-e\", \"/dev/shm/early.up\"]\nready-timeout = \"2m\"")
-	o.componentScript("late", path+"busybox test -e /dev/shm/early.up && echo after early; echo up; "+strings.ReplaceAll(wait, "test -e", "busybox test -e"), "")
-	o.componentScript("crash", "echo last words >&2; exit 3", "restart-delay = \"100ms\"\nrestart-max-delay = \"1s\"")
+	o.script("late", path+"busybox test -e /dev/shm/early.up && echo after early; echo up; "+strings.ReplaceAll(wait, "test -e", "busybox test -e"), "")
+	o.script("crash", "echo last words >&2; exit 3", "restart-delay = \"100ms\"\nrestart-max-delay = \"1s\"")
 	o.define("missing", "exec = [\"/no/such/program\"]\nstart = \"before\"\nrequired = true\n")
 
 	command := "test -e /dev/shm/early.up && echo after early; trap 'echo >/dev/shm/command.down; exit 5' TERM; " + ready + idle
@@ -105,7 +42,7 @@ func TestComponentsOfEveryInit(t *testing.T) {
 			t.Run(v.name, func(t *testing.T) {
 				t.Parallel()
 				t.Run("beside the command", func(t *testing.T) {
-					run := startTask(t, v.image, withInit(v.init), withRich("components", "early,late,crash"), withRich("halt-timeout", "10m"), withArgs("sh", "-c", command))
+					run := startTask(t, v.image, withInit(v.init), o.with("early,late,crash"), withRich("halt-timeout", "10m"), withArgs("sh", "-c", command))
 					run.WaitOutput("ready", bootLimit)
 					o.waitLog(run, "late", "after early")
 					run.waitShimLog("component ended", "component=crash", "code=3", `stderr="last words"`, "restart-in=100ms")
@@ -129,7 +66,7 @@ func TestComponentsOfEveryInit(t *testing.T) {
 					}
 				})
 				t.Run("a required one is missing", func(t *testing.T) {
-					got := runTask(t, v.image, bootLimit, withInit(v.init), withRich("components", "missing"), withArgs("echo", "started"))
+					got := runTask(t, v.image, bootLimit, withInit(v.init), o.with("missing"), withArgs("echo", "started"))
 					want := "rich: component missing, which is required: exec \"/no/such/program\": no such file or directory\n"
 					if got.Code != 125 || got.Stdout != "" || got.Stderr != want {
 						t.Errorf("got %+v, want 125 and %q", got, want)
@@ -139,7 +76,7 @@ func TestComponentsOfEveryInit(t *testing.T) {
 					return
 				}
 				t.Run("the command is the init", func(t *testing.T) {
-					run := startTask(t, v.image, withBoot(), withRich("components", "early,late"), withRich("halt-timeout", "10m"), withArgs("/sbin/init"))
+					run := startTask(t, v.image, withBoot(), o.with("early,late"), withRich("halt-timeout", "10m"), withArgs("/sbin/init"))
 					v.isPid1(run)
 					if v.program == "systemd" {
 						run.booted()
@@ -172,13 +109,13 @@ func forBeside(t *testing.T, check func(t *testing.T, v variant)) {
 
 // Whatever a component does, the command goes on.
 func TestComponentsAreIsolated(t *testing.T) {
-	o := startOperator(t)
-	o.componentScript("flood", "busybox=$RICH_COMPONENT_DIR/busybox; $busybox yes to stdout & exec $busybox yes to stderr >&2", `log-size = "256k"`)
-	o.componentScript("hog", "exec $RICH_COMPONENT_DIR/busybox dd if=/dev/zero of=/dev/null bs=64M count=1", "memory = \"16m\"\ncpus = 0.5\nrestart-delay = \"1s\"")
-	o.componentScript("spin", "while :; do :; done", "cpus = 0.05")
-	o.componentScript("said", "echo to stdout; echo to stderr >&2; exec $RICH_COMPONENT_DIR/busybox sleep 1000", `log = "container"`)
+	o := newOperator(t)
+	o.script("flood", "busybox=$RICH_COMPONENT_DIR/busybox; $busybox yes to stdout & exec $busybox yes to stderr >&2", `log-size = "256k"`)
+	o.script("hog", "exec $RICH_COMPONENT_DIR/busybox dd if=/dev/zero of=/dev/null bs=64M count=1", "memory = \"16m\"\ncpus = 0.5\nrestart-delay = \"1s\"")
+	o.script("spin", "while :; do :; done", "cpus = 0.05")
+	o.script("said", "echo to stdout; echo to stderr >&2; exec $RICH_COMPONENT_DIR/busybox sleep 1000", `log = "container"`)
 	forBeside(t, func(t *testing.T, v variant) {
-		run := startTask(t, v.image, v.with(withRich("components", "flood, hog ,spin,said"), withSpec(oci.WithMemoryLimit(512<<20)), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))...)
+		run := startTask(t, v.image, v.with(o.with("flood, hog ,spin,said"), withSpec(oci.WithMemoryLimit(512<<20)), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))...)
 		run.WaitOutput("ready", runLimit)
 		o.waitLog(run, "flood", "lines are lost]")
 		run.waitShimLog("component ended", "component=hog", "signal=9")
@@ -204,7 +141,7 @@ func TestComponentsAreIsolated(t *testing.T) {
 			t.Errorf("exec: %d", code)
 		}
 		for _, name := range []string{"flood.log", "flood.log.1"} {
-			info, err := os.Stat(o.logs(filepath.Join("rich", testNamespace, run.ID, name)))
+			info, err := os.Stat(o.logs(testNamespace, run.ID, name))
 			if err != nil || info.Size() > 256<<10 {
 				t.Errorf("%v, %v", info, err)
 			}
@@ -214,26 +151,24 @@ func TestComponentsAreIsolated(t *testing.T) {
 			run.fatal("exit status %d", code)
 		}
 		run.Delete()
-		if _, err := os.Stat(o.logs("rich")); err == nil {
-			if _, err := os.Stat(o.logs(filepath.Join("rich", testNamespace, run.ID))); err == nil {
-				t.Error("the logs are left")
-			}
+		if _, err := os.Stat(o.logs(testNamespace, run.ID)); err == nil {
+			t.Error("the logs are left")
 		}
 	})
 }
 
 // A component is started as its definition says, and gets nothing of the command's.
 func TestComponentProcess(t *testing.T) {
-	o := startOperator(t)
-	o.agent("probe", map[string]string{"probe": buildPath("bin/probe"), "busybox": busyboxFile})
+	o := newOperator(t)
+	o.makeAgent("probe", map[string]string{"probe": buildPath("bin/probe"), "busybox": busyboxFile})
 	odd := "a b\"c'd$e\\f\tg%h\x01ü"
 	for name, keys := range map[string]string{
 		"user": `user = "1234:5678"`,
 		"root": "",
 		"own":  `user = "command"`,
 	} {
-		o.define(name, fmt.Sprintf("directory = %q\nexec = [\"probe\", \"report\", \"/dev/shm/%s\"]\nenv = { ODD = %q, PATH = \"/x\" }\nrestart = \"never\"\n%s\n", o.agents("probe"), name, "ODDVALUE", keys))
-		content, err := os.ReadFile(o.config("rich/components.d/" + name + ".toml"))
+		o.define(name, fmt.Sprintf("directory = %q\nexec = [\"probe\", \"report\", \"/dev/shm/%s\"]\nenv = { ODD = %q, PATH = \"/x\" }\nrestart = \"never\"\n%s\n", o.agent("probe"), name, "ODDVALUE", keys))
+		content, err := os.ReadFile(o.definition(name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +176,7 @@ func TestComponentProcess(t *testing.T) {
 		o.define(name, strings.ReplaceAll(string(content), `"ODDVALUE"`, `"a b\"c'd$e\\f\tg%h\u0001ü"`))
 	}
 	forBeside(t, func(t *testing.T, v variant) {
-		run := startTask(t, v.image, v.with(withRich("components", "user,root,own"), withEnv("SECRET=1"), withUser(1000, 1001, 1002), withArgs("sh", "-c", "umask 0; "+ready+idle))...)
+		run := startTask(t, v.image, v.with(o.with("user,root,own"), withEnv("SECRET=1"), withUser(1000, 1001, 1002), withArgs("sh", "-c", "umask 0; "+ready+idle))...)
 		run.WaitOutput("ready", runLimit)
 		for name, ids := range map[string]string{"user": "1234 5678 []", "root": "0 0 []", "own": "1000 1001 [1002]"} {
 			var report probeReport
@@ -287,10 +222,10 @@ func TestComponentProcess(t *testing.T) {
 
 // In a user namespace, root of the container runs the components, and no other.
 func TestComponentsInUserNamespace(t *testing.T) {
-	o := startOperator(t)
-	o.componentScript("agent", "echo up; exec $RICH_COMPONENT_DIR/busybox sleep 1000", "start = \"before\"\nrequired = true\nuser = \"1234\"\nmemory = \"64m\"")
+	o := newOperator(t)
+	o.script("agent", "echo up; exec $RICH_COMPONENT_DIR/busybox sleep 1000", "start = \"before\"\nrequired = true\nuser = \"1234\"\nmemory = \"64m\"")
 	forBeside(t, func(t *testing.T, v variant) {
-		run := startTask(t, v.image, v.with(withUserNamespace(), withUser(1000, 1000), withRich("components", "agent"), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))...)
+		run := startTask(t, v.image, v.with(withUserNamespace(), withUser(1000, 1000), o.with("agent"), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))...)
 		run.WaitOutput("ready", runLimit)
 		o.waitLog(run, "agent", "up")
 		procs := readLines(t, filepath.Join("/sys/fs/cgroup/memory", private.cgroup(), run.ID, "rich-agent/cgroup.procs"))
@@ -307,11 +242,11 @@ func TestComponentsInUserNamespace(t *testing.T) {
 
 // Below dumb-init a command can tell no difference but in the tree of processes.
 func TestComponentsCommandIsAsWithout(t *testing.T) {
-	o := startOperator(t)
-	o.componentScript("agent", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", "")
-	o.componentScript("own", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", `user = "command"`)
-	o.componentScript("early", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", `start = "before"`)
-	with := []taskOption{withInit("dumb-init"), withRich("components", "agent,early")}
+	o := newOperator(t)
+	o.script("agent", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", "")
+	o.script("own", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", `user = "command"`)
+	o.script("early", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", `start = "before"`)
+	with := []taskOption{withInit("dumb-init"), o.with("agent,early")}
 	without := []taskOption{withInit("dumb-init")}
 	nonroot := []taskOption{withUser(1234, 5678, 1, 2), withProcess(func(p *specs.Process) { p.NoNewPrivileges = true })}
 	t.Run("process", func(t *testing.T) {
@@ -325,7 +260,7 @@ func TestComponentsCommandIsAsWithout(t *testing.T) {
 		} {
 			for kind, with := range map[string][]taskOption{
 				"root": with,
-				"own":  {withInit("dumb-init"), withRich("components", "own"), withRich("root-init", "never")},
+				"own":  {withInit("dumb-init"), o.with("own"), withRich("root-init", "never")},
 			} {
 				t.Run(name+" beside "+kind, func(t *testing.T) {
 					t.Parallel()
@@ -392,8 +327,8 @@ func TestComponentsCommandIsAsWithout(t *testing.T) {
 		}
 	})
 	t.Run("a signal before the command", func(t *testing.T) {
-		o.define("never", fmt.Sprintf("directory = %q\nexec = [\"busybox\", \"sleep\", \"1000\"]\nstart = \"before\"\nready = \"tcp:1\"\nready-timeout = \"10m\"\n", o.agents("agent")))
-		run := startTask(t, imageBookworm, withInit("dumb-init"), withRich("components", "never"), withArgs("echo", "started"))
+		o.define("never", fmt.Sprintf("directory = %q\nexec = [\"busybox\", \"sleep\", \"1000\"]\nstart = \"before\"\nready = \"tcp:1\"\nready-timeout = \"10m\"\n", o.agent("agent")))
+		run := startTask(t, imageBookworm, withInit("dumb-init"), o.with("never"), withArgs("echo", "started"))
 		run.waitShimLog("component started")
 		run.Kill(syscall.SIGTERM)
 		if code := run.Wait(runLimit); code != 143 || run.Stdout.String() != "" {
@@ -404,10 +339,10 @@ func TestComponentsCommandIsAsWithout(t *testing.T) {
 
 // A component that is not ready in time is one that cannot be started.
 func TestComponentsReady(t *testing.T) {
-	o := startOperator(t)
-	o.agent("busybox", map[string]string{"busybox": busyboxFile})
+	o := newOperator(t)
+	o.makeAgent("busybox", map[string]string{"busybox": busyboxFile})
 	define := func(name, exec, keys string) {
-		o.define(name, fmt.Sprintf("directory = %q\nexec = [\"busybox\", %s]\nstart = \"before\"\n%s\n", o.agents("busybox"), exec, keys))
+		o.define(name, fmt.Sprintf("directory = %q\nexec = [\"busybox\", %s]\nstart = \"before\"\n%s\n", o.agent("busybox"), exec, keys))
 	}
 	define("listens", `"sh", "-c", "./busybox sleep 1; exec ./busybox httpd -f -p 127.0.0.1:4444"`, `ready = "tcp:4444"`+"\nrequired = true")
 	define("deaf", `"sleep", "1000"`, "ready = \"tcp:4445\"\nready-timeout = \"2s\"\nrequired = true")
@@ -422,7 +357,7 @@ func TestComponentsReady(t *testing.T) {
 		{"deaf", result{"", "rich: component deaf, which is required: not ready within 2s\n", 125}},
 		{"over", result{"", "rich: component over, which is required: it ended with code 1 before it was ready\n", 125}},
 	} {
-		if got := runTask(t, imageBusybox, runLimit, withRich("components", c.name), withArgs("echo", "started")); got != c.want {
+		if got := runTask(t, imageBusybox, runLimit, o.with(c.name), withArgs("echo", "started")); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
 		}
 	}
@@ -430,9 +365,9 @@ func TestComponentsReady(t *testing.T) {
 
 // What cannot work is refused at create.
 func TestComponentsBadInput(t *testing.T) {
-	o := startOperator(t)
-	o.agent("agent", map[string]string{"busybox": busyboxFile})
-	good := fmt.Sprintf("directory = %q\nexec = [\"busybox\"]\n", o.agents("agent"))
+	o := newOperator(t)
+	o.makeAgent("agent", map[string]string{"busybox": busyboxFile})
+	good := fmt.Sprintf("directory = %q\nexec = [\"busybox\"]\n", o.agent("agent"))
 	o.define("good", good)
 	o.define("typo", good+"memroy = \"64m\"\n")
 	o.define("value", good+"memory = \"64 MB\"\n")
@@ -440,14 +375,14 @@ func TestComponentsBadInput(t *testing.T) {
 	o.define("away", "directory = \"/no/such/folder\"\nexec = [\"busybox\"]\n")
 	o.define("syslog", good+"log = \"syslog\"\n")
 	o.define("writable", good)
-	if err := os.Chmod(o.config("rich/components.d/writable.toml"), 0o664); err != nil {
+	if err := os.Chmod(o.definition("writable"), 0o664); err != nil {
 		t.Fatal(err)
 	}
 	o.define("foreign", good)
-	if err := os.Chown(o.config("rich/components.d/foreign.toml"), 1234, 0); err != nil {
+	if err := os.Chown(o.definition("foreign"), 1234, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mkfifo(o.config("rich/components.d/fifo.toml"), 0o644); err != nil {
+	if err := unix.Mkfifo(o.definition("fifo"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var many []string
@@ -461,20 +396,20 @@ func TestComponentsBadInput(t *testing.T) {
 		words []string
 		opts  []taskOption
 	}{
-		{"unknown", []string{"rich.containerd.io/components", `"agent"`, "not offered", "good", "many0"}, []taskOption{withRich("components", "agent")}},
-		{"a path", []string{"rich.containerd.io/components", `"../../x"`, "letters"}, []taskOption{withRich("components", "../../x")}},
-		{"unknown key", []string{"components.d/typo.toml", `"memroy"`, `"memory"`}, []taskOption{withRich("components", "typo")}},
-		{"bad value", []string{"components.d/value.toml", "memory", `"64 MB"`, "64m"}, []taskOption{withRich("components", "value")}},
-		{"too large", []string{"components.d/large.toml", "65536"}, []taskOption{withRich("components", "large")}},
-		{"others may write it", []string{"components.d/writable.toml", "0664", "chmod"}, []taskOption{withRich("components", "writable")}},
-		{"another owner", []string{"components.d/foreign.toml", "1234", "root"}, []taskOption{withRich("components", "foreign")}},
-		{"a fifo", []string{"components.d/fifo.toml", "regular file"}, []taskOption{withRich("components", "fifo")}},
-		{"no directory", []string{"components.d/away.toml", "directory", "/no/such/folder"}, []taskOption{withRich("components", "away")}},
-		{"no syslog", []string{"components.d/syslog.toml", "log", "syslog", "dumb-init"}, []taskOption{withRich("components", "syslog")}},
-		{"too many", []string{"components", "17", "16"}, []taskOption{withRich("components", strings.Join(many, ","))}},
-		{"no init", []string{"rich.containerd.io/components", `"good"`, "none", "dumb-init"}, []taskOption{withRich("components", "good"), withInit("none")}},
-		{"an init that the user cannot run", []string{"rich.containerd.io/components", "good", "user", "1234", "root-init"}, []taskOption{withRich("components", "good"), withUser(1234, 1234)}},
-		{"as an annotation", []string{"always-components", "rich.toml"}, []taskOption{withRich("always-components", "good")}},
+		{"unknown", []string{"rich.containerd.io/components", `"agent"`, "not offered", "good", "many0"}, []taskOption{o.with("agent")}},
+		{"a path", []string{"rich.containerd.io/components", `"../../x"`, "letters"}, []taskOption{o.with("../../x")}},
+		{"unknown key", []string{"components.d/typo.toml", `"memroy"`, `"memory"`}, []taskOption{o.with("typo")}},
+		{"bad value", []string{"components.d/value.toml", "memory", `"64 MB"`, "64m"}, []taskOption{o.with("value")}},
+		{"too large", []string{"components.d/large.toml", "65536"}, []taskOption{o.with("large")}},
+		{"others may write it", []string{"components.d/writable.toml", "0664", "chmod"}, []taskOption{o.with("writable")}},
+		{"another owner", []string{"components.d/foreign.toml", "1234", "root"}, []taskOption{o.with("foreign")}},
+		{"a fifo", []string{"components.d/fifo.toml", "regular file"}, []taskOption{o.with("fifo")}},
+		{"no directory", []string{"components.d/away.toml", "directory", "/no/such/folder"}, []taskOption{o.with("away")}},
+		{"no syslog", []string{"components.d/syslog.toml", "log", "syslog", "dumb-init"}, []taskOption{o.with("syslog")}},
+		{"too many", []string{"components", "17", "16"}, []taskOption{o.with(strings.Join(many, ","))}},
+		{"no init", []string{"rich.containerd.io/components", `"good"`, "none", "dumb-init"}, []taskOption{o.with("good"), withInit("none")}},
+		{"an init that the user cannot run", []string{"rich.containerd.io/components", "good", "user", "1234", "root-init"}, []taskOption{o.with("good"), withUser(1234, 1234)}},
+		{"as an annotation", []string{"always-components", "handler, host file"}, []taskOption{withHost(o.files), withRich("always-components", "good")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			compare := snapshotHost(t)
@@ -492,14 +427,14 @@ func TestComponentsBadInput(t *testing.T) {
 		})
 	}
 	t.Run("always", func(t *testing.T) {
-		o.componentScript("audit", "echo up; exec $RICH_COMPONENT_DIR/busybox sleep 1000", `start = "before"`)
-		o.write("rich.toml", "always-components = \"audit\"\ncomponents = \"typo\"\n")
-		run := startTask(t, imageBusybox, withRich("components", ""), withArgs("sh", "-c", ready+idle))
+		o.script("audit", "echo up; exec $RICH_COMPONENT_DIR/busybox sleep 1000", `start = "before"`)
+		o.write("always-components = \"audit\"\ncomponents = \"typo\"\n")
+		run := startTask(t, imageBusybox, o.with(""), withArgs("sh", "-c", ready+idle))
 		run.WaitOutput("ready", runLimit)
 		o.waitLog(run, "audit", "up")
 		run.Kill(syscall.SIGKILL)
 		run.Wait(runLimit)
-		if _, err := tryTask(t, imageBusybox, withRich("components", ""), withInit("none"), withArgs("true")); err == nil || !strings.Contains(err.Error(), "rich.toml: always-components") {
+		if _, err := tryTask(t, imageBusybox, o.with(""), withInit("none"), withArgs("true")); err == nil || !strings.Contains(err.Error(), "always-components") {
 			t.Errorf("init none got away: %v", err)
 		}
 	})
@@ -507,7 +442,7 @@ func TestComponentsBadInput(t *testing.T) {
 
 // Agents as Debian has them run in images that know nothing of them.
 func TestComponentsRealAgents(t *testing.T) {
-	o := startOperator(t)
+	o := newOperator(t)
 	built := buildPath("components")
 	o.define("node-exporter", fmt.Sprintf(`
 directory = %q
@@ -519,7 +454,7 @@ required = true
 memory = "128m"
 cpus = 0.5
 `, filepath.Join(built, "node-exporter")))
-	rsyslog := filepath.Join(o.d.dir, "agents", "rsyslog")
+	rsyslog := o.agent("rsyslog")
 	if err := os.CopyFS(rsyslog, os.DirFS(filepath.Join(built, "rsyslog"))); err != nil {
 		t.Fatal(err)
 	}
@@ -540,7 +475,7 @@ stop-timeout = "10s"
 	for _, v := range []variant{{"dumb-init in busybox", imageBusybox, "dumb-init"}, systemdBookworm} {
 		t.Run(v.name, func(t *testing.T) {
 			data := t.TempDir()
-			run := startTask(t, v.image, v.with(withRich("components", "node-exporter,rsyslog"), withArgs("sh", "-c", command),
+			run := startTask(t, v.image, v.with(o.with("node-exporter,rsyslog"), withArgs("sh", "-c", command),
 				withBind(data, "/dev/shm", "rbind", "rw"))...)
 			run.WaitOutput("ready", runLimit)
 			// It was ready before the command.
@@ -615,9 +550,9 @@ func scrape(pid uint32, address string) (string, error) {
 
 // Root of a container may say anything in a component's name.
 func TestComponentsHostileLauncher(t *testing.T) {
-	o := startOperator(t)
-	o.componentScript("agent", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", "")
-	run := startTask(t, imageBusybox, withRich("components", "agent"), withArgs("sh", "-c", ready+idle))
+	o := newOperator(t)
+	o.script("agent", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", "")
+	run := startTask(t, imageBusybox, o.with("agent"), withArgs("sh", "-c", ready+idle))
 	run.WaitOutput("ready", runLimit)
 	run.waitShimLog("component started")
 	dial := func() *launch.Conn {

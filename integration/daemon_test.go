@@ -43,11 +43,9 @@ const (
 // daemon is a containerd that shares nothing with the machine's own one.
 type daemon struct {
 	// dir holds everything of the run: root, state, sockets, logs.
-	dir string
-	// operated says that it sees an /etc/containerd and a /var/log of its own, both below dir.
-	operated bool
-
-	client *containerd.Client
+	dir     string
+	release release
+	client  *containerd.Client
 
 	command *exec.Cmd
 	exited  chan struct{} // closed when containerd has ended
@@ -55,7 +53,24 @@ type daemon struct {
 	imagesLock sync.Mutex
 	images     map[string]containerd.Image
 
+	otherEvents bool // events has its second name
+
 	removeOnce sync.Once
+}
+
+// daemons are all that were started, for removeDaemons.
+var daemons struct {
+	lock sync.Mutex
+	all  []*daemon
+}
+
+// removeDaemons removes all daemons at once.
+func removeDaemons() {
+	daemons.lock.Lock()
+	defer daemons.lock.Unlock()
+	for _, d := range daemons.all {
+		d.remove()
+	}
 }
 
 // name tells this run from others on the same machine.
@@ -65,6 +80,14 @@ func (d *daemon) name() string { return filepath.Base(d.dir) }
 func (d *daemon) cgroup() string { return cgroupParent + "/" + d.name() }
 
 func (d *daemon) address() string { return filepath.Join(d.dir, "containerd.sock") }
+
+// events is where containerd takes the events of shims.
+func (d *daemon) events() string {
+	if d.otherEvents {
+		return d.address() + ".ttrpc.2"
+	}
+	return d.address() + ".ttrpc"
+}
 
 // log is where containerd and, through it, the shims write.
 func (d *daemon) log() string { return filepath.Join(d.dir, "containerd.log") }
@@ -79,10 +102,19 @@ func (d *daemon) within(limit time.Duration) (context.Context, context.CancelFun
 	return context.WithTimeout(d.context(), limit)
 }
 
-func startDaemon() (*daemon, error) { return startDaemonAs(&daemon{}) }
+// startDaemon starts the newest containerd, and puts temporary files of this process into its folder from then on.
+func startDaemon() (*daemon, error) {
+	d, err := startRelease(newest, os.TempDir())
+	if err != nil {
+		return nil, err
+	}
+	// The client mounts snapshots below the temporary folder: keep these in our own one as well.
+	return d, os.Setenv("TMPDIR", filepath.Join(d.dir, "client-tmp"))
+}
 
-func startDaemonAs(d *daemon) (_ *daemon, err error) {
-	dir, err := os.MkdirTemp("", runPrefix)
+// startRelease starts a containerd with a folder of its own in parent.
+func startRelease(of release, parent string) (_ *daemon, err error) {
+	dir, err := os.MkdirTemp(parent, runPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +122,10 @@ func startDaemonAs(d *daemon) (_ *daemon, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
-	*d = daemon{dir: dir, operated: d.operated, images: map[string]containerd.Image{}, exited: make(chan struct{})}
+	d := &daemon{dir: dir, release: of, images: map[string]containerd.Image{}}
+	daemons.lock.Lock()
+	daemons.all = append(daemons.all, d)
+	daemons.lock.Unlock()
 	defer func() {
 		if err != nil {
 			d.remove()
@@ -106,14 +141,12 @@ func startDaemonAs(d *daemon) (_ *daemon, err error) {
 	if err := os.WriteFile(filepath.Join(dir, "owner"), []byte(ownerMark(os.Getpid())), 0o644); err != nil {
 		return nil, err
 	}
-	// The client mounts snapshots below the temporary folder: keep these in our own one as well.
 	for _, sub := range []string{"tmp", "client-tmp", "fifo"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	os.Setenv("TMPDIR", filepath.Join(dir, "client-tmp"))
-	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(d.config()), 0o644); err != nil {
+	if err := d.configure(); err != nil {
 		return nil, err
 	}
 	if err := d.launch(); err != nil {
@@ -122,63 +155,59 @@ func startDaemonAs(d *daemon) (_ *daemon, err error) {
 	return d, d.connect()
 }
 
-func (d *daemon) config() string {
-	return strings.ReplaceAll(`version = 4
-root = "DIR/root"
-state = "DIR/state"
-temp = "DIR/tmp"
-imports = []
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-  "io.containerd.nri.v1.nri", "io.containerd.monitor.container.v1.restart"]
-[debug]
-  level = "debug"
-[plugins."io.containerd.server.v1.grpc"]
-  address = "DIR/containerd.sock"
-[plugins."io.containerd.server.v1.ttrpc"]
-  address = "DIR/containerd.sock.ttrpc"
-[plugins."io.containerd.shim.v1.manager"]
-  socket_dir = "DIR/s"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "DIR/opt"
-[plugins."io.containerd.image-verifier.v1.bindir"]
-  bin_dir = "DIR/image-verifier"
-`, "DIR", d.dir)
+// configure writes the configuration of the daemon's release.
+func (d *daemon) configure() error {
+	config := strings.NewReplacer("DIR", d.dir, "EVENTS", d.events()).Replace(d.release.config)
+	return os.WriteFile(filepath.Join(d.dir, "config.toml"), []byte(config), 0o644)
+}
+
+// kill ends containerd as a crash would: with no chance to tell the shims.
+func (d *daemon) kill() error {
+	if err := d.command.Process.Kill(); err != nil {
+		return err
+	}
+	<-d.exited
+	return nil
+}
+
+// restart starts containerd again after kill.
+func (d *daemon) restart() error {
+	if err := d.launch(); err != nil {
+		return err
+	}
+	return d.connect()
 }
 
 func (d *daemon) launch() error {
-	log, err := os.Create(d.log())
+	log, err := os.OpenFile(d.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	d.command = exec.Command(buildPath("tools/containerd"), "--config", filepath.Join(d.dir, "config.toml"))
-	if d.operated {
-		if err := d.operate(); err != nil {
-			return err
-		}
-	}
-	d.command.Stdout, d.command.Stderr = log, log
-	d.command.Env = append(os.Environ(),
+	command, exited := exec.Command(d.release.binary(), "--config", filepath.Join(d.dir, "config.toml")), make(chan struct{})
+	command.Stdout, command.Stderr = log, log
+	command.Env = append(os.Environ(),
 		"PATH="+buildPath("bin")+":"+os.Getenv("PATH"),
 		"TMPDIR="+filepath.Join(d.dir, "tmp"))
 	// A test process that is killed takes containerd along; a terminal's Ctrl-C is for the test process alone.
-	d.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if d.operated {
-		d.command.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
-	}
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 
 	started := make(chan error)
 	go func() {
 		// The parent death signal follows the thread, not the process.
 		runtime.LockOSThread()
-		err := d.command.Start()
+		err := command.Start()
 		started <- err
 		if err == nil {
-			_ = d.command.Wait() // ProcessState tells how it ended
-			close(d.exited)
+			_ = command.Wait() // ProcessState tells how it ended
+			close(exited)
 		}
 	}()
-	return <-started
+	if err := <-started; err != nil {
+		return err
+	}
+	d.command, d.exited = command, exited
+	return nil
 }
 
 func (d *daemon) connect() error {
@@ -258,7 +287,7 @@ func (d *daemon) remove() {
 		if d.client != nil {
 			d.client.Close()
 		}
-		if d.command != nil && d.command.Process != nil {
+		if d.command != nil {
 			d.command.Process.Signal(syscall.SIGTERM)
 			select {
 			case <-d.exited:
@@ -280,11 +309,7 @@ func (d *daemon) keepLog() {
 	if err != nil {
 		return
 	}
-	name := "integration-containerd.log"
-	if d.operated {
-		name = "integration-operator.log"
-	}
-	if err := os.WriteFile(buildPath(name), content, 0o644); err != nil {
+	if err := os.WriteFile(buildPath("integration-"+d.release.name+".log"), content, 0o644); err != nil {
 		complain("%v", err)
 	}
 }

@@ -21,6 +21,7 @@ type event struct {
 // eventLog collects the events of one container in the order containerd published them.
 type eventLog struct {
 	t    testing.TB
+	id   string
 	lock sync.Mutex
 	all  []event
 	err  error
@@ -29,19 +30,24 @@ type eventLog struct {
 // subscribe collects the events of the container id from now until the end of the test. Call it before newTask, with withID.
 func subscribe(t testing.TB, id string) *eventLog {
 	t.Helper()
-	ctx, cancel := context.WithCancel(private.context())
+	return private.subscribe(t, id)
+}
+
+func (d *daemon) subscribe(t testing.TB, id string) *eventLog {
+	t.Helper()
+	ctx, cancel := context.WithCancel(d.context())
 	t.Cleanup(cancel)
-	messages, errs := private.client.Subscribe(ctx, fmt.Sprintf("namespace==%s,topic~=^/tasks/", testNamespace))
-	log := &eventLog{t: t}
+	messages, errs := d.client.Subscribe(ctx, fmt.Sprintf("namespace==%s,topic~=^/tasks/", testNamespace))
+	log := &eventLog{t: t, id: id}
 	go func() {
 		for {
 			select {
 			case message := <-messages:
 				decoded, err := typeurl.UnmarshalAny(message.Event)
-				log.add(id, event{Topic: message.Topic, Event: decoded}, err)
+				log.add(event{Topic: message.Topic, Event: decoded}, err)
 			case err := <-errs:
 				if ctx.Err() == nil {
-					log.add(id, event{}, err)
+					log.add(event{}, err)
 				}
 				return
 			}
@@ -50,14 +56,14 @@ func subscribe(t testing.TB, id string) *eventLog {
 	return log
 }
 
-func (l *eventLog) add(id string, e event, err error) {
+func (l *eventLog) add(e event, err error) {
 	l.lock.Lock()
 	defer l.lock.Unlock()
 	if err != nil {
 		l.err = err
 		return
 	}
-	if about, ok := e.Event.(interface{ GetContainerID() string }); ok && about.GetContainerID() == id {
+	if about, ok := e.Event.(interface{ GetContainerID() string }); ok && about.GetContainerID() == l.id {
 		l.all = append(l.all, e)
 	}
 }

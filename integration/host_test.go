@@ -92,12 +92,9 @@ type hostMount struct {
 	point, text string
 }
 
-// mountinfo lists the mounts that the shims under test see.
-var mountinfo = "/proc/self/mountinfo"
-
-// readMounts returns these mounts, in the order they were made.
+// readMounts returns the mounts of this mount namespace, in the order they were made.
 func readMounts() ([]hostMount, error) {
-	content, err := os.ReadFile(mountinfo)
+	content, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +281,7 @@ func (d *daemon) processLines() ([]string, error) {
 // watched are the folders where neither a shim nor containerd may leave a file: the run's own, and the host's that a shim uses.
 func (d *daemon) watched() []string {
 	dirs := []string{"/run/rich", "/run/containerd/rich"}
-	for _, sub := range []string{"state", "s", "tmp", "fifo", "log", "root/io.containerd.runtime.v2.task"} {
+	for _, sub := range []string{"state", "s", "tmp", "fifo", "root/io.containerd.runtime.v2.task"} {
 		dirs = append(dirs, filepath.Join(d.dir, sub))
 	}
 	return dirs
@@ -299,7 +296,7 @@ func (d *daemon) socketLines() ([]string, error) {
 	for line := range strings.Lines(string(content)) {
 		fields := strings.Fields(line)
 		path := strings.TrimPrefix(fields[len(fields)-1], "@")
-		listening := len(fields) == 8 && fields[3] == "00010000"
+		listening := len(fields) == 8 && fields[3] == "00010000" && !strings.HasPrefix(path, d.address())
 		if listening && slices.ContainsFunc(append(d.watched(), d.dir), func(dir string) bool { return isBelow(path, dir) }) {
 			lines = append(lines, "socket "+path)
 		}

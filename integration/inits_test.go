@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -68,11 +70,14 @@ const (
 	cellGetty     = "no getty"
 	cellIdle      = "ticks of pid 1 in 3 s idle"
 	cellCMD       = "CMD is the init itself (auto), TERM, with CAP_SYS_BOOT"
+	cellCMDPower  = "CMD is the init itself (auto), poweroff inside, without CAP_SYS_BOOT"
+	cellCMDReboot = "CMD is the init itself (auto), reboot inside, without CAP_SYS_BOOT"
 )
 
 var matrixRows = []string{
 	cellExit0, cellExit42, cellSignal, cellStreams, cellTerminal, cellUser, cellUserns, cellReadOnly, cellSignals, cell37,
 	cellTerm, cellTermBoot, cellPower, cellPowerBoot, cellReboot, cellRebBoot, cellAgain, cellTraces, cellGetty, cellIdle, cellCMD,
+	cellCMDPower, cellCMDReboot,
 }
 
 // matrix collects the cells while the inits are tested side by side.
@@ -369,7 +374,9 @@ func (v matrixInit) testSignals(t *testing.T, m *matrix, with func(...taskOption
 
 func (v matrixInit) testCMD(t *testing.T, m *matrix, cell func(string, func(*testing.T))) {
 	if v.poweroff == nil {
-		m.set(v.name, cellCMD, "the CMD stays pid 1: nothing to add")
+		for _, row := range []string{cellCMD, cellCMDPower, cellCMDReboot} {
+			m.set(v.name, row, "the CMD stays pid 1: nothing to add")
+		}
 		return
 	}
 	cell("is CMD", func(t *testing.T) {
@@ -382,6 +389,42 @@ func (v matrixInit) testCMD(t *testing.T, m *matrix, cell func(string, func(*tes
 		run.Kill(syscall.SIGTERM)
 		v.ends(run, 0)
 		m.set(v.name, cellCMD, "0")
+	})
+	for _, c := range []struct {
+		name, row string
+		command   []string
+		want      int
+	}{
+		{"is CMD, poweroff", cellCMDPower, v.poweroff, 0},
+		{"is CMD, reboot", cellCMDReboot, v.reboot, 133},
+	} {
+		cell(c.name, func(t *testing.T) {
+			run := startTask(t, v.image, withRich("halt-timeout", "2m"), withArgs("/sbin/init"))
+			v.isPid1(run)
+			if v.program == "systemd" {
+				run.booted()
+			}
+			run.insist(c.command...)
+			v.ends(run, c.want)
+			m.set(v.name, c.row, "%d", c.want)
+		})
+	}
+}
+
+// insist has the init end the container. Before it listens the command does nothing.
+func (r *task) insist(command ...string) {
+	r.t.Helper()
+	eventually(r.t, initLimit, fmt.Sprintf("the end by %q", command), func() error {
+		_, err := r.TryExec(asRoot, command...)
+		return poll(5*time.Second, func() error {
+			ctx, cancel := private.within(callLimit)
+			defer cancel()
+			status, statusErr := r.Task.Status(ctx)
+			if statusErr == nil && status.Status == containerd.Stopped {
+				return nil
+			}
+			return fmt.Errorf("it is %q (%w)", status.Status, errors.Join(err, statusErr))
+		})
 	})
 }
 

@@ -94,7 +94,7 @@ func stopOnSignal() {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		received := <-signals
-		private.remove()
+		removeDaemons()
 		os.Exit(complain("ended by %v", received))
 	}()
 }

@@ -43,6 +43,7 @@ type task struct {
 	Stdin io.Writer
 
 	t       testing.TB
+	daemon  *daemon
 	stdin   *io.PipeWriter
 	exit    <-chan containerd.ExitStatus
 	execs   atomic.Int32
@@ -73,8 +74,10 @@ func (o *output) Bytes() []byte {
 // taskSettings is what the options of newTask change.
 type taskSettings struct {
 	id              string
+	daemon          *daemon
 	args            []string
 	spec            []oci.SpecOpts
+	runtime         string
 	runtimeOptions  any
 	stdin, terminal bool
 	snapshot        []snapshots.Opt
@@ -144,6 +147,9 @@ func withTerminal() taskOption { return func(s *taskSettings) { s.terminal = tru
 // withID sets the container's name, for tests that depend on it.
 func withID(id string) taskOption { return func(s *taskSettings) { s.id = id } }
 
+// withDaemon takes another containerd than the one that all tests share.
+func withDaemon(d *daemon) taskOption { return func(s *taskSettings) { s.daemon = d } }
+
 // withRuntimeOptions sets what containerd passes to the runtime as its options.
 func withRuntimeOptions(options any) taskOption {
 	return func(s *taskSettings) { s.runtimeOptions = options }
@@ -154,7 +160,7 @@ func newTask(t testing.TB, image string, opts ...taskOption) *task {
 	t.Helper()
 	created, err := tryTask(t, image, opts...)
 	if err != nil {
-		t.Fatalf("create: %v\n%s", err, private.logTail(created.ID, 30))
+		t.Fatalf("create: %v\n%s", err, created.daemon.logTail(created.ID, 30))
 	}
 	return created
 }
@@ -162,17 +168,17 @@ func newTask(t testing.TB, image string, opts ...taskOption) *task {
 // tryTask is newTask for tests that expect an error of the runtime's create. The task it returns then has no Task.
 func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	t.Helper()
-	settings := taskSettings{id: newID(t)}
+	settings := taskSettings{id: newID(t), daemon: private, runtime: testRuntime}
 	for _, opt := range opts {
 		opt(&settings)
 	}
-	created := &task{ID: settings.id, Stdout: &output{}, Stderr: &output{}, t: t}
-	from := private.image(t, image)
+	created := &task{ID: settings.id, Stdout: &output{}, Stderr: &output{}, t: t, daemon: settings.daemon}
+	from := created.daemon.image(t, image)
 
 	spec := []oci.SpecOpts{
 		oci.WithDefaultSpec(), oci.WithDefaultUnixDevices,
 		oci.WithImageConfig(from),
-		oci.WithCgroup(private.cgroup() + "/" + settings.id),
+		oci.WithCgroup(created.daemon.cgroup() + "/" + settings.id),
 	}
 	if settings.args != nil {
 		spec = append(spec, oci.WithProcessArgs(settings.args...))
@@ -184,13 +190,13 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 		containerd.WithImage(from),
 		containerd.WithImageStopSignal(from, "SIGTERM"),
 		containerd.WithNewSnapshot(settings.id, from, settings.snapshot...),
-		containerd.WithRuntime(testRuntime, settings.runtimeOptions),
+		containerd.WithRuntime(settings.runtime, settings.runtimeOptions),
 		containerd.WithNewSpec(append(spec, settings.spec...)...),
 	}
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := created.daemon.within(callLimit)
 	defer cancel()
 	var err error
-	created.Container, err = private.client.NewContainer(ctx, settings.id, container...)
+	created.Container, err = created.daemon.client.NewContainer(ctx, settings.id, container...)
 	if err != nil {
 		t.Fatalf("new container: %v", err)
 	}
@@ -204,7 +210,7 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	}
 	streams := []cio.Opt{
 		cio.WithStreams(stdin, created.Stdout, created.Stderr),
-		cio.WithFIFODir(private.dir + "/fifo"),
+		cio.WithFIFODir(created.daemon.dir + "/fifo"),
 	}
 	if settings.terminal {
 		streams = append(streams, cio.WithTerminal)
@@ -215,7 +221,7 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	}
 	created.Task = made
 	// Without a limit of its own: it lives as long as the task.
-	if created.exit, err = made.Wait(private.context()); err != nil {
+	if created.exit, err = made.Wait(created.daemon.context()); err != nil {
 		t.Fatalf("wait: %v", err)
 	}
 	return created, nil
@@ -263,7 +269,7 @@ func newID(t testing.TB) string {
 func (r *task) fatal(format string, args ...any) {
 	r.t.Helper()
 	r.t.Fatalf(format+"\nstdout: %q\nstderr: %q\nlog:\n%s",
-		append(args, tail(r.Stdout.String()), tail(r.Stderr.String()), private.logTail(r.ID, 30))...)
+		append(args, tail(r.Stdout.String()), tail(r.Stderr.String()), r.daemon.logTail(r.ID, 30))...)
 }
 
 func tail(text string) string { return text[max(0, len(text)-2000):] }
@@ -271,7 +277,7 @@ func tail(text string) string { return text[max(0, len(text)-2000):] }
 // Start starts the task.
 func (r *task) Start() {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	if err := r.Task.Start(ctx); err != nil {
 		r.fatal("start: %v", err)
@@ -316,7 +322,7 @@ func (r *task) WaitOutput(text string, limit time.Duration) {
 // Kill sends a signal to the task.
 func (r *task) Kill(signal syscall.Signal, opts ...containerd.KillOpts) {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	if err := r.Task.Kill(ctx, signal, opts...); err != nil {
 		r.fatal("kill %v: %v", signal, err)
@@ -327,7 +333,7 @@ func (r *task) Kill(signal syscall.Signal, opts ...containerd.KillOpts) {
 func (r *task) CloseStdin() {
 	r.t.Helper()
 	r.stdin.Close()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	if err := r.Task.CloseIO(ctx, containerd.WithStdinCloser); err != nil {
 		r.fatal("close stdin: %v", err)
@@ -342,7 +348,7 @@ func (r *task) Delete() int {
 	if !drained(r.Task.IO()) {
 		r.t.Errorf("the output was not closed within %v of the exit", drainLimit)
 	}
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	status, err := r.Task.Delete(ctx)
 	if err != nil {
@@ -376,12 +382,12 @@ func (r *task) cleanup() {
 		return
 	}
 	if r.t.Failed() {
-		r.t.Logf("%s: stdout %q stderr %q\nlog:\n%s", r.ID, tail(r.Stdout.String()), tail(r.Stderr.String()), private.logTail(r.ID, 30))
+		r.t.Logf("%s: stdout %q stderr %q\nlog:\n%s", r.ID, tail(r.Stdout.String()), tail(r.Stderr.String()), r.daemon.logTail(r.ID, 30))
 	}
 	if r.stdin != nil {
 		r.stdin.Close()
 	}
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	if r.Task != nil {
 		_ = r.Task.Kill(ctx, syscall.SIGKILL)
@@ -397,7 +403,7 @@ func (r *task) cleanup() {
 
 // killShim ends every process of a container that cannot be deleted, so that the next test has a clean host.
 func (r *task) killShim() {
-	processes, err := processesOf(private.dir)
+	processes, err := processesOf(r.daemon.dir)
 	if err != nil {
 		r.t.Errorf("cleanup of %s: %v", r.ID, err)
 	}
@@ -408,7 +414,7 @@ func (r *task) killShim() {
 			_ = syscall.Kill(p.pid, syscall.SIGKILL)
 		}
 	}
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	_ = poll(drainLimit, func() error {
 		_, err := r.Task.Delete(ctx, containerd.WithProcessKill)
@@ -438,7 +444,7 @@ func (r *task) ExecAs(change func(*specs.Process), args ...string) result {
 // TryExec is ExecAs for tests that expect an error of the runtime.
 func (r *task) TryExec(change func(*specs.Process), args ...string) (result, error) {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	spec, err := r.Container.Spec(ctx)
 	if err != nil {
@@ -450,12 +456,12 @@ func (r *task) TryExec(change func(*specs.Process), args ...string) (result, err
 
 	var stdout, stderr output
 	exec, err := r.Task.Exec(ctx, fmt.Sprintf("exec-%d", r.execs.Add(1)), &process,
-		cio.NewCreator(cio.WithStreams(nil, &stdout, &stderr), cio.WithFIFODir(private.dir+"/fifo")))
+		cio.NewCreator(cio.WithStreams(nil, &stdout, &stderr), cio.WithFIFODir(r.daemon.dir+"/fifo")))
 	if err != nil {
 		return result{}, err
 	}
 	defer func() {
-		ctx, cancel := private.within(callLimit)
+		ctx, cancel := r.daemon.within(callLimit)
 		defer cancel()
 		if _, err := exec.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
 			r.t.Errorf("delete %s: %v", exec.ID(), err)

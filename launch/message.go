@@ -69,9 +69,12 @@ type Event struct {
 
 // Start orders the CMD to be started. With it come stdin, stdout and stderr,
 // in this order, or no descriptor if Record.Terminal is set. The descriptors
-// are put into blocking mode, as runc's are. Shim to container.
+// are put into blocking mode, as runc's are. With Stay the launcher waits for
+// another Start when the CMD has ended without the init's request, or could
+// not be started. Shim to container.
 type Start struct {
 	Record Record
+	Stay   bool
 }
 
 // Refuse answers a Hello whose sender may not start anything, for instance
@@ -88,7 +91,8 @@ type Started struct {
 
 // Failed reports that the CMD could not be exec'ed. Code is 127 if the program
 // was not found and 126 for everything else, as a POSIX shell has it; Reason
-// names the program. Nothing follows it. Container to shim.
+// names the program. Nothing follows it, unless the launcher was to stay.
+// Container to shim.
 type Failed struct {
 	Code   uint32
 	Reason string
@@ -106,8 +110,9 @@ type Signal struct {
 }
 
 // Exited reports how the CMD ended. Status is what [ExitStatus] gives, at most
-// 255. Requested is true if the init had told the launcher to stop. Nothing
-// follows it. Container to shim.
+// 255. Requested is true if the init had told the launcher to stop: also while
+// it stayed without a CMD, Status then being that of the last one. Nothing
+// follows it, unless the launcher stays. Container to shim.
 type Exited struct {
 	Status    uint32
 	Requested bool
@@ -128,8 +133,13 @@ func (m Hello) encode(e *encoder) {
 	e.string(m.Role)
 }
 
-func (m Event) encode(e *encoder)   { e.string(m.Name) }
-func (m Start) encode(e *encoder)   { m.Record.encode(e) }
+func (m Event) encode(e *encoder) { e.string(m.Name) }
+
+func (m Start) encode(e *encoder) {
+	m.Record.encode(e)
+	e.bool(m.Stay)
+}
+
 func (m Refuse) encode(e *encoder)  { e.string(m.Reason) }
 func (m Started) encode(e *encoder) { e.int32(m.PID) }
 
@@ -163,7 +173,7 @@ func decodeMessage(k kind, body []byte) (Message, error) {
 	case kindEvent:
 		m = Event{Name: d.string()}
 	case kindStart:
-		m = Start{Record: decodeRecord(&d)}
+		m = Start{Record: decodeRecord(&d), Stay: d.bool()}
 	case kindRefuse:
 		m = Refuse{Reason: d.string()}
 	case kindStarted:

@@ -11,7 +11,7 @@ import (
 var messages = []Message{
 	Hello{Version: Version, Role: RoleApp},
 	Event{Name: "reboot"},
-	Start{Record: fullRecord()},
+	Start{Record: fullRecord(), Stay: true},
 	Refuse{Reason: "it has ended"},
 	Started{PID: 42},
 	Failed{Code: 127, Reason: `exec "foo": executable file not found in $PATH`},

@@ -27,8 +27,13 @@ func Rewrite(spec *specs.Spec, plan *initmode.Plan) *specs.Spec {
 		out.Process = &process
 	}
 	out.Mounts = placeAll(spec.Mounts, plan)
+	if len(plan.ReadonlyPaths) > 0 {
+		linux := *out.Linux
+		linux.ReadonlyPaths = append(slices.Clone(linux.ReadonlyPaths), plan.ReadonlyPaths...)
+		out.Linux = &linux
+	}
 	if plan.PrivateCgroup {
-		linux := *spec.Linux
+		linux := *out.Linux
 		linux.Namespaces = append(
 			slices.DeleteFunc(slices.Clone(spec.Linux.Namespaces), func(ns specs.LinuxNamespace) bool {
 				return ns.Type == specs.CgroupNamespace

@@ -227,6 +227,41 @@ var rewriteCases = []rewriteCase{
 	{
 		name: "run-baked-into-the-image", rootfs: map[string]string{"run/mysqld/x": "", "var/run/old.pid": "1"},
 	},
+	{name: "on-exit-restart-systemd", options: map[string]string{"on-exit": "restart"}},
+	{
+		name: "on-exit-keep-dumb-init", options: map[string]string{"init": "dumb-init", "on-exit": "keep"}, change: func(s *specs.Spec) {
+			s.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{2000}}
+			s.Process.Terminal = true
+			s.Process.ConsoleSize = &specs.Box{Height: 24, Width: 80}
+			s.Process.NoNewPrivileges = true
+			s.Process.OOMScoreAdj = new(985)
+		},
+	},
+	{
+		name: "auto-cmd-is-tini-on-exit", rootfs: map[string]string{"usr/bin/tini": elf}, options: map[string]string{"on-exit": "restart"},
+		change: func(s *specs.Spec) { s.Process.Args = []string{"/usr/bin/tini", "--", "sh"} },
+	},
+	{
+		name: "sandbox-on-exit", options: map[string]string{"on-exit": "restart"}, change: func(s *specs.Spec) {
+			s.Annotations["io.kubernetes.cri.container-type"] = "sandbox"
+		},
+	},
+	{
+		name: "B5-environment", rootfs: map[string]string{
+			"usr/lib/systemd/systemd": elf + "libsystemd-core-252.so", "usr/bin/systemctl": elf, "etc/profile.d": "/",
+		}, change: func(s *specs.Spec) {
+			s.Process.User.UID = 0
+			s.Process.Env = []string{
+				"PATH=/opt/jdk/bin:/usr/bin", "MSG=it's $5 \"x\" `y`\nnext", "EMPTY=", "HOME=/data", "UID=7", "IFS=,", "a.b=dotted",
+				"TWICE=1", "NOTIFY_SOCKET=/evil", "rich_mode=false", "TWICE=2", "1x=digit",
+			}
+		},
+	},
+	{name: "login-env-no", options: map[string]string{"login-env": "no"}, rootfs: map[string]string{"usr/lib/systemd/systemd": elf + "libsystemd-core-252.so", "etc/profile.d": "/"}},
+	{
+		name: "profiles-of-the-user", rootfs: map[string]string{"usr/lib/systemd/systemd": elf + "libsystemd-core-252.so", "etc/profile.d": "/"},
+		change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/etc/profile.d"), bind("/run/host/x")) },
+	},
 	{
 		name: "sandbox", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) {
 			s.Annotations["io.kubernetes.cri.container-type"] = "sandbox"
@@ -234,6 +269,8 @@ var rewriteCases = []rewriteCase{
 	},
 
 	// What cannot be done is said with the field and the way out.
+	{name: "error-on-exit-none", options: map[string]string{"init": "none", "on-exit": "keep"}},
+	{name: "error-on-exit-cmd-is-init", options: map[string]string{"on-exit": "restart"}, change: func(s *specs.Spec) { s.Process.Args = []string{"/sbin/init"} }},
 	{name: "error-no-systemd", options: map[string]string{"init": "systemd"}, rootfs: map[string]string{"bin/sh": elf, "usr/lib/systemd/systemd": "->/bin/sh", "lib/systemd/systemd": "->/gone"}},
 	{name: "error-sbin-init-is-unknown", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": "->/usr/bin/s6-svscan", "usr/bin/s6-svscan": elf}},
 	{name: "error-sbin-init-is-a-script", options: map[string]string{"init": "sbin-init"}, rootfs: map[string]string{"sbin/init": "#!/bin/sh\n"}},
@@ -327,7 +364,11 @@ func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
 		case f.Link != "":
 			out.Files = append(out.Files, f.Path+" -> "+f.Link)
 		default:
-			out.Files = append(out.Files, fmt.Sprintf("%s %o\n%s", f.Path, f.Mode, f.Data))
+			private := ""
+			if f.Private {
+				private = " private"
+			}
+			out.Files = append(out.Files, fmt.Sprintf("%s %o%s\n%s", f.Path, f.Mode, private, f.Data))
 		}
 	}
 	return spec, out

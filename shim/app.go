@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-rich/config"
 	"containerd-shim-rich/launch"
 )
 
@@ -40,7 +41,10 @@ const (
 // container: sizes and times are bounded, and no more than one connection at
 // a time is the app.
 type app struct {
-	record launch.Record
+	record *launch.Record // nil if the CMD is the init itself
+	onExit string         // the option on-exit
+	note   func(appState) // shows the state to the container
+	told   func(string)   // takes the init's state
 	stdio  *stdio
 	isStop func(syscall.Signal) bool
 	halt   func()       // asks the init for an orderly shutdown
@@ -54,39 +58,62 @@ type app struct {
 
 	mu       sync.Mutex
 	conns    map[*launch.Conn]struct{}
-	current  *launch.Conn // of the launcher that has the CMD
+	current  *launch.Conn  // of the launcher that has the CMD
+	released chan struct{} // closed when current is gone
 	closed   bool
+	phase    phase
 	begun    bool           // a launcher has been given the CMD
 	stopping bool           // the task was asked to stop
 	stop     syscall.Signal // what asked for it while there was no CMD
 	pending  []int          // signals for the CMD to come
 	result   *launch.Exited // how the CMD ended last
+	own      bool           // that end was to be the end of the container
 	reboot   bool           // the init is about to reboot
+	halted   bool           // the init has halted
+	state    appState
 }
 
-// listen serves the launcher at a socket in dir, which root of the container
-// (uid and gid on the host) may use.
+// phase is where the CMD is.
+type phase int
+
+const (
+	idle    phase = iota // there is none
+	handing              // a launcher is about to be told to start it
+	running              // a launcher has been told to
+)
+
+// listen serves the launcher at a socket in dir, which is for the user who
+// the launcher is (uid and gid on the host).
 func (a *app) listen(dir string, uid, gid int) error {
-	// The path may be longer than a socket's address can be (unix(7)).
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	name := fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketFor)
-	a.listener, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: name})
+	a.listener, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socketPath(f, socketFor)})
 	if err != nil {
 		return err
 	}
 	a.listener.SetUnlinkOnClose(false)
-	path := filepath.Join(dir, socketFor)
-	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, gid)); err != nil {
+	if err := ownSocket(dir, socketFor, uid, gid); err != nil {
 		return errors.Join(err, a.listener.Close())
 	}
 	a.conns = map[*launch.Conn]struct{}{}
 	a.slots = make(chan struct{}, maxConns+a.components.len())
 	go a.accept()
 	return nil
+}
+
+// socketPath names a socket in an open directory: its path may be longer
+// than a socket's address can be (unix(7)).
+func socketPath(dir *os.File, name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+}
+
+// ownSocket gives a socket to the one user who may connect.
+func ownSocket(dir, name string, uid, gid int) error {
+	path := filepath.Join(dir, name)
+	return errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, gid))
 }
 
 func (a *app) accept() {
@@ -173,6 +200,10 @@ func (a *app) serveEvent(conn *launch.Conn) error {
 		return fmt.Errorf("unexpected %T", m)
 	}
 	switch event.Name {
+	case initStarting:
+		// Of a systemctl that does not wait (before 240).
+	case initRunning, initDegraded, initMaintenance, initStopping:
+		a.told(event.Name)
 	case "reboot":
 		a.rebooting()
 	case "failed":
@@ -190,6 +221,9 @@ func (a *app) serveEvent(conn *launch.Conn) error {
 	case "halted":
 		// This init stays although everything is down: it may not call
 		// reboot(2).
+		a.mu.Lock()
+		a.halted = true
+		a.mu.Unlock()
 		return a.kill()
 	default:
 		return fmt.Errorf("unknown event %q", event.Name)
@@ -204,7 +238,8 @@ func (a *app) rebooting() {
 	a.mu.Unlock()
 }
 
-// serveApp gives the CMD to a launcher and follows it to its end.
+// serveApp gives the CMD to a launcher and follows it to its end, and then
+// to the next one as far as the option on-exit wants that.
 func (a *app) serveApp(conn *launch.Conn) error {
 	if admitted, err := a.admit(conn); !admitted {
 		return err
@@ -212,29 +247,69 @@ func (a *app) serveApp(conn *launch.Conn) error {
 	if reason := a.begin(conn); reason != "" {
 		return conn.Send(launch.Refuse{Reason: reason})
 	}
-	exited, err := a.follow(conn)
-	if exited == nil {
-		// The launcher died with its CMD: whoever kills a service's main
-		// process kills the service.
-		exited = &launch.Exited{Status: 128 + uint32(unix.SIGKILL)}
+	defer a.release()
+	for pause := (backoff{}); ; {
+		start := time.Now()
+		exited, err := a.follow(conn)
+		lost := exited == nil
+		if lost {
+			// The launcher died with its CMD: whoever kills a service's
+			// main process kills the service.
+			exited = &launch.Exited{Status: statusKilled}
+		}
+		again := pause.after(time.Since(start))
+		if !a.end(*exited, lost, again) {
+			return err
+		}
+		if again, err := a.await(conn); !again {
+			return err
+		}
 	}
-	a.end(*exited)
-	return err
 }
 
-// begin makes conn the app's, or says why not.
+// begin makes conn the app's, or says why not. A launcher that has ended may
+// not have been noticed yet when its init starts the next.
 func (a *app) begin(conn *launch.Conn) string {
+	if a.record == nil {
+		return "the command is the init itself"
+	}
+	timeout := time.After(reportTimeout)
+	for {
+		a.mu.Lock()
+		switch {
+		case a.stopping || a.closed:
+			a.mu.Unlock()
+			return "the container is stopping"
+		case a.current == nil:
+			a.current, a.released = conn, make(chan struct{})
+			a.begun = true
+			a.starting()
+			a.mu.Unlock()
+			return ""
+		}
+		released := a.released
+		a.mu.Unlock()
+		select {
+		case <-released:
+		case <-timeout:
+			return "the command is running already"
+		}
+	}
+}
+
+// starting notes that a launcher gets the CMD. The caller holds mu.
+func (a *app) starting() {
+	a.phase = handing
+	a.state.Starts++
+	a.state.Running, a.state.RestartAt = true, nil
+	a.note(a.state)
+}
+
+func (a *app) release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case a.stopping || a.closed:
-		return "the container is stopping"
-	case a.current != nil:
-		return "the command is running already"
-	}
-	a.current = conn
-	a.begun = true
-	return ""
+	a.current = nil
+	close(a.released)
 }
 
 func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
@@ -246,11 +321,12 @@ func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
 	if err := conn.SetDeadline(time.Now().Add(startTimeout)); err != nil {
 		return nil, err
 	}
-	if err := conn.Send(launch.Start{Record: a.record}, files...); err != nil {
+	start := launch.Start{Record: *a.record, Stay: a.onExit != config.OnExitStop}
+	if err := conn.Send(start, files...); err != nil {
 		return nil, err
 	}
 	closeFiles()
-	if err := a.sendPending(conn); err != nil {
+	if err := a.handed(conn); err != nil {
 		return nil, err
 	}
 	for {
@@ -297,11 +373,14 @@ func (a *app) takeTerminal(files []*os.File) error {
 	return a.stdio.tty.start(f)
 }
 
-func (a *app) sendPending(conn *launch.Conn) error {
+// handed notes that the launcher has the CMD, and sends it what has come
+// before.
+func (a *app) handed(conn *launch.Conn) error {
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.phase = running
 	pending := a.pending
 	a.pending = nil
-	a.mu.Unlock()
 	for _, n := range pending {
 		if err := conn.Send(launch.Signal{Number: n}); err != nil {
 			return err
@@ -310,21 +389,36 @@ func (a *app) sendPending(conn *launch.Conn) error {
 	return nil
 }
 
-// end notes how the CMD ended. If the init did not mean to stop it, or the
-// task is to stop, the container ends with it.
-func (a *app) end(e launch.Exited) {
+// end notes how the CMD ended. If the init did not mean to stop it and the
+// option on-exit does not say otherwise, or if the task is to stop, the
+// container ends with it. stays tells that the launcher waits for what comes
+// next. Without a launcher nothing can be started again.
+func (a *app) end(e launch.Exited, lost bool, pause time.Duration) (stays bool) {
+	now := time.Now()
 	a.mu.Lock()
-	a.current = nil
+	a.phase = idle
 	a.result = &e
-	stop := !e.Requested || a.stopping
+	goesOn := !a.stopping && !a.closed && (a.onExit == config.OnExitKeep || a.onExit == config.OnExitRestart && !lost)
+	a.own = !e.Requested && !goesOn
+	stop := a.own || a.stopping
 	if stop {
 		a.stopping = true
 	}
+	stays = goesOn && !e.Requested && !lost
+	a.state.Running, a.state.Status, a.state.EndedAt = false, &e.Status, &now
+	entry := a.log.WithField("status", e.Status).WithField("requested", e.Requested)
+	if stays && a.onExit == config.OnExitRestart {
+		at := now.Add(pause)
+		a.state.RestartAt = &at
+		entry = entry.WithField("restart-in", pause)
+	}
+	a.note(a.state)
 	a.mu.Unlock()
-	a.log.WithField("status", e.Status).WithField("requested", e.Requested).Info("command ended")
+	entry.Info("command ended")
 	if stop {
 		a.halt()
 	}
+	return stays
 }
 
 // signal delivers a signal that was sent to the task. The CMD gets it; one
@@ -342,8 +436,10 @@ func (a *app) signal(sig, halt syscall.Signal) error {
 		a.stopping = true
 	}
 	switch {
-	case a.current != nil:
+	case a.phase == running:
 		return a.current.Send(launch.Signal{Number: int(sig)})
+	case a.phase == handing:
+		a.pend(sig)
 	case stop:
 		if !a.begun {
 			a.stop = sig
@@ -351,9 +447,15 @@ func (a *app) signal(sig, halt syscall.Signal) error {
 		a.halt()
 	case a.stopping:
 		return libcontainer.ErrNotRunning
-	case len(a.pending) < maxPending && !slices.Contains(a.pending, int(sig)):
+	default:
 		// The CMD is not there yet, or its service is being restarted.
-		a.pending = append(a.pending, int(sig))
+		a.pend(sig)
 	}
 	return nil
+}
+
+func (a *app) pend(sig syscall.Signal) {
+	if len(a.pending) < maxPending && !slices.Contains(a.pending, int(sig)) {
+		a.pending = append(a.pending, int(sig))
+	}
 }

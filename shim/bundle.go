@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/initmode"
@@ -26,9 +26,11 @@ const (
 	runDir      = "run"       // what the container sees at /run/rich
 	binDir      = "bin"       // read-only view of the programs given to it
 	initLogFile = "init.log"  // what the init itself says
+	initFile    = "init.json" // how far the init is
 	exitFile    = "exit.json" // how the container ended
 	madeFile    = "made.json" // facts needed to clean up without the shim
 	socketFor   = "shim.sock" // the launcher's way to the shim, in runDir
+	appFile     = "app.json"  // how the CMD is, in runDir
 )
 
 // bundle is the directory that containerd makes for a container.
@@ -40,8 +42,6 @@ func (b bundle) path(name ...string) string {
 
 // made are the traces of a container outside of its bundle.
 type made struct {
-	// Root is libcontainer's state directory for this container.
-	Root string `json:"root"`
 	// Rootfs is the root file system, and Mounted whether the shim mounted it.
 	Rootfs  string `json:"rootfs"`
 	Mounted bool   `json:"mounted"`
@@ -50,6 +50,12 @@ type made struct {
 	MountPoints []string `json:"mountPoints,omitempty"`
 	// Logs is the directory of the components' logs, below logRoot.
 	Logs string `json:"logs,omitempty"`
+	// Cgroups are the container's cgroups by controller. libcontainer stores
+	// them only after its first hooks.
+	Cgroups map[string]string `json:"cgroups,omitempty"`
+	// Poststop are the hooks that are still to be run, with State for input.
+	Poststop []specs.Hook `json:"poststop,omitempty"`
+	State    specs.State  `json:"state"`
 }
 
 // exitRecord is how a container ended. It is stored before the event is
@@ -192,60 +198,16 @@ func (b bundle) sweep(m made) error {
 	return errors.Join(errs...)
 }
 
-const (
-	// killWait bounds how long the processes of a container without a shim
-	// may take to die of SIGKILL.
-	killWait = 10 * time.Second
-	killPoll = 10 * time.Millisecond
-)
-
-// remains ends and removes what is left of a container whose shim is gone,
-// and returns how it ended. It does nothing where nothing is left.
-func remains(path string) (exitRecord, error) {
-	b := bundle(path)
-	exit := exitRecord{Status: 128 + uint32(unix.SIGKILL), At: time.Now()}
-	var m made
-	if err := b.load(madeFile, &m); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return exit, os.RemoveAll(b.path())
-		}
-		return exit, err
+// linkState makes a common directory for the state of all containers of a
+// namespace this bundle's own, so that whoever cleans up finds it. Without
+// one the state lies in the bundle.
+func (b bundle) linkState(common, namespace string) error {
+	if common == "" {
+		return nil
 	}
-	var errs []error
-	c, err := libcontainer.Load(m.Root, filepath.Base(path))
-	switch {
-	case err == nil:
-		if state, err := c.State(); err == nil {
-			exit.PID = state.InitProcessPid
-		}
-		errs = append(errs, destroy(c))
-	case !errors.Is(err, libcontainer.ErrNotExist):
-		errs = append(errs, err)
+	dir := filepath.Join(common, strings.ReplaceAll(namespace, "/", "_"))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
 	}
-	// The shim may have known more.
-	var stored exitRecord
-	switch err := b.load(exitFile, &stored); {
-	case err == nil:
-		exit = stored
-	case !errors.Is(err, os.ErrNotExist):
-		errs = append(errs, err)
-	}
-	errs = append(errs, b.sweep(m), os.RemoveAll(b.path()))
-	return exit, errors.Join(errs...)
-}
-
-// destroy kills a container that is not a child of this process.
-func destroy(c *libcontainer.Container) error {
-	if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
-		return fmt.Errorf("kill: %w", err)
-	}
-	for deadline := time.Now().Add(killWait); ; time.Sleep(killPoll) {
-		if err := c.Signal(unix.Signal(0)); err != nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return errors.New("its processes do not die")
-		}
-	}
-	return c.Destroy()
+	return os.Symlink(dir, b.path(stateDir))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
@@ -40,10 +41,7 @@ type componentSet struct {
 	list []*component
 	// command starts the CMD where it runs beside them below dumb-init.
 	command *launch.Record
-	// server serves the launchers where no CMD is a service, whose app
-	// would do it.
-	server *app
-	log    *log.Entry
+	log     *log.Entry
 
 	done    chan struct{} // closed when the container is gone
 	waking  sync.Once
@@ -77,8 +75,8 @@ type component struct {
 
 // chooseComponents reads the definitions of the components that a container
 // is to have. The sandbox of a pod has none.
-func chooseComponents(annotations map[string]string, o config.Options) ([]*components.Definition, error) {
-	if initmode.Sandbox(annotations) {
+func chooseComponents(spec *specs.Spec, o config.Options) ([]*components.Definition, error) {
+	if initmode.IsSandbox(spec) {
 		return nil, nil
 	}
 	var chosen []*components.Definition
@@ -187,29 +185,6 @@ func (c *container) newComponents(uid, gid int) (_ *componentSet, err error) {
 	return s, nil
 }
 
-// listenForComponents serves the components' launchers where the CMD is not
-// a service.
-func (c *container) listenForComponents(uid, gid int) error {
-	s := c.components
-	if s == nil || c.plan.Service != nil {
-		return nil
-	}
-	if c.plan.Command != nil {
-		// The launchers may have the CMD's user.
-		var err error
-		cfg := c.lc.Config()
-		if uid, err = cfg.HostUID(int(c.plan.Process.User.UID)); err != nil {
-			return err
-		}
-	}
-	// Without a record it has no CMD to give away.
-	s.server = &app{components: s, log: c.log, stopping: true, halt: func() {}, kill: func() error { return nil }}
-	if err := s.server.listen(c.bundle.path(runDir), uid, gid); err != nil {
-		return fmt.Errorf("listen for the components: %w", err)
-	}
-	return nil
-}
-
 // commandIsInit is told that the CMD, which is the init itself, is running:
 // nothing can hold it back. If it requires what cannot be started, the
 // container is halted.
@@ -251,9 +226,6 @@ func (s *componentSet) close() {
 	s.closing.Do(func() {
 		s.wake()
 		s.watching.Wait()
-		if s.server != nil {
-			s.server.close()
-		}
 		for _, c := range s.list {
 			if c.output != nil {
 				c.output.close()
@@ -335,11 +307,8 @@ func (s *componentSet) await(gone <-chan struct{}) (reason string) {
 // admit holds the CMD's launcher back until the CMD may start. It reports
 // whether it may.
 func (a *app) admit(conn *launch.Conn) (bool, error) {
-	if a.components == nil {
+	if a.components == nil || a.record == nil {
 		return true, nil
-	}
-	if a.stdio == nil {
-		return false, conn.Send(launch.Refuse{Reason: "the command is no service"})
 	}
 	reason, alive := a.components.hold(conn)
 	if !alive {
@@ -351,7 +320,7 @@ func (a *app) admit(conn *launch.Conn) (bool, error) {
 	a.mu.Lock()
 	first := a.result == nil
 	if first {
-		a.result = &launch.Exited{Status: statusNotStarted}
+		a.result, a.own = &launch.Exited{Status: statusNotStarted}, true
 	}
 	a.stopping = true
 	a.mu.Unlock()

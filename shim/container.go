@@ -25,28 +25,41 @@ import (
 // container is a task: pid 1, what is executed beside it, and what has to be
 // cleaned up after them.
 type container struct {
-	id      string
-	bundle  bundle
-	events  *events
-	options config.Options
-	plan    *initmode.Plan
-	spec    *specs.Spec // as rewritten
-	made    made
-	lc      *libcontainer.Container
-	log     *log.Entry
+	id       string
+	bundle   bundle
+	events   *events
+	children *children
+	options  config.Options
+	plan     *initmode.Plan
+	spec     *specs.Spec // as rewritten
+	made     made
+	lc       *libcontainer.Container
+	log      *log.Entry
 
-	init *process
-	app  *app // nil unless the CMD is a service
+	init    *process
+	app     *app          // nil unless pid 1 is an init that uses the launcher
+	watch   *initWatch    // what it tells about its state; may be nil
+	console *consoleLog   // what pid 1 itself says, if it has a console of its own
+	metrics metricsSource // the container's cgroup
+	ooms    *oomWatch     // nil if the kernel refused it
 	// components run beside the CMD; nil if there are none.
 	components *componentSet
-	console    *consoleLog   // what pid 1 itself says, if it has a console of its own
-	metrics    metricsSource // the container's cgroup
 	gone       chan struct{} // closed when pid 1 has been waited for
 	halting    sync.Once
+
+	poststart []specs.Hook
 
 	// announce is held while the start of pid 1 is announced, so that its
 	// end cannot be announced before.
 	announce sync.Mutex
+
+	// starting lets one exec at a time into libcontainer, whose lock is fair:
+	// behind hundreds of waiting execs a signal would come too late.
+	starting sync.Mutex
+
+	// removing is held while the container is removed.
+	removing  sync.Mutex
+	destroyed bool
 
 	mu        sync.Mutex
 	resources *specs.LinuxResources
@@ -55,7 +68,6 @@ type container struct {
 	ended     bool           // pid 1 is gone: nothing may be started any more
 	paused    bool
 	killed    bool
-	destroyed bool
 }
 
 // process returns pid 1 for an empty execID.
@@ -86,8 +98,9 @@ func (c *container) isStop(sig syscall.Signal) bool {
 	}, sig)
 }
 
-// haltAgain is how often a halt is asked for of an init that may not have
-// listened yet.
+// haltAgain is how soon a halt is asked for again of an init that may not have
+// listened yet. Each further pause is twice as long: an init that does listen
+// may begin anew with each request, and on a busy host never finish.
 const haltAgain = time.Second
 
 // halt asks the init to bring everything down in order, and kills it when it
@@ -96,14 +109,14 @@ func (c *container) halt() {
 	c.halting.Do(func() {
 		go func() {
 			deadline := time.After(c.options.HaltTimeout)
-			for {
+			for pause := haltAgain; ; pause *= 2 {
 				if err := c.init.proc.Signal(c.plan.Halt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 					c.log.WithError(err).Warn("halt the init")
 				}
 				select {
 				case <-c.gone:
 					return
-				case <-time.After(haltAgain):
+				case <-time.After(pause):
 				case <-deadline:
 					c.log.WithField("timeout", c.options.HaltTimeout).Warn("the init did not halt in time, killing it")
 					if err := c.lc.Signal(unix.SIGKILL); err != nil {
@@ -120,7 +133,7 @@ func (c *container) halt() {
 // after those of all its execs, and when every byte of its output is with
 // the reader.
 func (c *container) waitInit() {
-	state, err := c.init.proc.Wait()
+	state, err := c.children.wait(c.init.proc)
 	at := time.Now()
 	close(c.gone)
 	ws := waitStatus(state, err)
@@ -141,14 +154,15 @@ func (c *container) waitInit() {
 	if c.console != nil {
 		c.console.Close() // its last words may say more
 	}
-	end := ending{init: ws, full: c.plan.Halt != 0, killed: killed}
+	if c.watch != nil {
+		c.watch.close()
+	}
+	end := ending{init: ws, full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed}
 	if c.app != nil {
 		c.app.close()
+		end.app, end.own, end.stop, end.reboot, end.halted = c.app.result, c.app.own, c.app.stop, c.app.reboot, c.app.halted
 	}
 	c.components.close()
-	if c.app != nil {
-		end.service, end.app, end.stop, end.reboot = true, c.app.result, c.app.stop, c.app.reboot
-	}
 	status := end.status()
 	if c.components.failed() != "" && end.full && !killed {
 		status = statusNotStarted
@@ -161,6 +175,9 @@ func (c *container) waitInit() {
 	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")
 	}
+	if c.ooms != nil {
+		c.ooms.stop()
+	}
 	c.init.exited(status, at)
 	c.events.add(&eventstypes.TaskExit{
 		ContainerID: c.id,
@@ -169,7 +186,7 @@ func (c *container) waitInit() {
 		ExitStatus:  status,
 		ExitedAt:    protobuf.ToTimestamp(at),
 	})
-	close(c.init.done)
+	c.init.end()
 }
 
 // waitStatus is how a process ended. A wait that failed, which only a foreign
@@ -184,28 +201,20 @@ func waitStatus(state *os.ProcessState, err error) syscall.WaitStatus {
 
 // destroy removes a container whose processes are gone.
 func (c *container) destroy() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.removing.Lock()
+	defer c.removing.Unlock()
 	if !c.destroyed {
-		err := c.lc.Destroy()
-		if err != nil && stateExists(c.made.Root, c.id) {
-			// The cgroup could not be removed; nothing else was tried.
+		if err := c.lc.Destroy(); err != nil {
 			return fmt.Errorf("destroy container: %w", err)
 		}
-		if err != nil {
-			// Everything is gone, a hook failed (runtime-spec, Lifecycle 13).
-			c.log.WithError(err).Warn("poststop hooks")
-		}
 		c.destroyed = true
+	}
+	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
+		// Everything is gone, a hook failed (runtime-spec, Lifecycle 13).
+		c.log.WithError(err).Warn("poststop hooks")
 	}
 	if err := c.bundle.sweep(c.made); err != nil {
 		return err
 	}
 	return os.RemoveAll(c.bundle.path())
-}
-
-// stateExists reports whether libcontainer still has a container's state.
-func stateExists(root, id string) bool {
-	_, err := libcontainer.Load(root, id)
-	return !errors.Is(err, libcontainer.ErrNotExist)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -16,6 +17,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/cgroups"
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be applied
+	"github.com/opencontainers/cgroups/systemd"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -49,7 +51,6 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		},
 		Pid: uint32(c.init.pid),
 	})
-	go c.watchOOM()
 	go c.waitInit()
 	return &task.CreateTaskResponse{Pid: uint32(c.init.pid)}, nil
 }
@@ -81,12 +82,13 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	}
 	b := bundle(r.Bundle)
 	c := &container{
-		id:     r.ID,
-		bundle: b,
-		events: s.events,
-		execs:  map[string]*process{},
-		gone:   make(chan struct{}),
-		log:    log.G(ctx).WithField("container", r.ID),
+		id:       r.ID,
+		bundle:   b,
+		events:   s.events,
+		children: s.children,
+		execs:    map[string]*process{},
+		gone:     make(chan struct{}),
+		log:      log.G(ctx).WithField("container", r.ID),
 	}
 	// A Create that was interrupted may have left something.
 	if _, err := remains(r.Bundle); err != nil {
@@ -113,10 +115,10 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		// directory: the bundle of the first container of a pod.
 		rootfs = filepath.Join(r.Bundle, rootfs)
 	}
-	c.made = made{
-		Root: libcontainerRoot(b, handler.root, s.namespace), Rootfs: rootfs, Mounted: len(r.Rootfs) > 0,
-		Logs: logPath(s.namespace, r.ID),
+	if err := b.linkState(handler.root, s.namespace); err != nil {
+		return nil, fmt.Errorf("runtime option Root: value %q: %w", handler.root, err)
 	}
+	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0, Logs: logPath(s.namespace, r.ID)}
 	if c.made.Mounted {
 		c.made.Rootfs = filepath.Join(r.Bundle, "rootfs")
 	}
@@ -173,7 +175,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
-	chosen, err := chooseComponents(original.Annotations, c.options)
+	chosen, err := chooseComponents(original, c.options)
 	if err != nil {
 		return err
 	}
@@ -249,6 +251,11 @@ func cgroupLayout() initmode.CgroupLayout {
 
 // configure makes libcontainer's container.
 func (c *container) configure(handler handlerOptions, rootfs string) error {
+	if handler.systemdCgroup {
+		if err := checkSystemdCgroup(c.spec); err != nil {
+			return err
+		}
+	}
 	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       c.id,
 		UseSystemdCgroup: handler.systemdCgroup,
@@ -267,8 +274,37 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	if c.spec.Linux != nil {
 		c.resources = c.spec.Linux.Resources
 	}
-	c.lc, err = libcontainer.Create(c.made.Root, c.id, cfg)
-	return err
+	hooks, err := setHooks(cfg, c.spec.Hooks)
+	if err != nil {
+		return err
+	}
+	if c.lc, err = libcontainer.Create(c.bundle.path(stateDir), c.id, cfg); err != nil {
+		return err
+	}
+	state, err := c.lc.State()
+	if err != nil {
+		return errors.Join(err, c.lc.Destroy())
+	}
+	// From here on there may be cgroups, and the poststop hooks are due.
+	c.poststart = hooks.poststart
+	c.made.Cgroups, c.made.Poststop, c.made.State = state.CgroupPaths, hooks.poststop, stateOf(c.id, c.bundle, c.spec)
+	if err := c.bundle.store(madeFile, c.made); err != nil {
+		return errors.Join(err, c.lc.Destroy())
+	}
+	return nil
+}
+
+// checkSystemdCgroup says what libcontainer's own errors leave out: that it
+// is an option of the handler which asks for systemd.
+func checkSystemdCgroup(spec *specs.Spec) error {
+	if !systemd.IsRunningSystemd() {
+		return fmt.Errorf("runtime option SystemdCgroup: value true: systemd does not run on this host; remove the option: %w", errdefs.ErrInvalidArgument)
+	}
+	if spec.Linux != nil && spec.Linux.CgroupsPath != "" && strings.Count(spec.Linux.CgroupsPath, ":") != 2 {
+		return fmt.Errorf("linux.cgroupsPath: value %q: with the runtime option SystemdCgroup want slice:prefix:name: %w",
+			spec.Linux.CgroupsPath, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // revertContainer ends and removes a container that could not be started.
@@ -278,12 +314,15 @@ func (c *container) revertContainer() error {
 		c.app.close()
 	}
 	c.components.close()
+	if c.watch != nil {
+		c.watch.close()
+	}
 	if c.init != nil {
 		if _, err := c.init.proc.Pid(); err == nil {
 			if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
 				errs = append(errs, err)
 			}
-			_, _ = c.init.proc.Wait() // it may never have existed
+			_, _ = c.children.wait(c.init.proc) // it may never have existed
 		}
 		if c.init.io != nil {
 			c.init.io.close()
@@ -292,7 +331,11 @@ func (c *container) revertContainer() error {
 	if c.console != nil {
 		c.console.Close()
 	}
-	return errors.Join(append(errs, c.lc.Destroy())...)
+	errs = append(errs, c.lc.Destroy())
+	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
+		c.log.WithError(err).Warn("poststop hooks")
+	}
+	return errors.Join(errs...)
 }
 
 // startInit starts pid 1 up to the point where it waits for Start.
@@ -309,6 +352,10 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		done:    make(chan struct{}),
 	}
 	uid, gid, err := c.hostRoot()
+	if c.plan.Service != nil {
+		// The launcher may lack the right to give them to the CMD.
+		uid, gid, err = c.hostUser(c.spec.Process.User)
+	}
 	if err != nil {
 		return err
 	}
@@ -318,13 +365,18 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.components, err = c.newComponents(uid, gid); err != nil {
 		return err
 	}
-	if err := c.listenForComponents(uid, gid); err != nil {
-		return err
+	if c.plan.Halt != 0 || c.components != nil {
+		if err := c.ownFiles(); err != nil {
+			return fmt.Errorf("give files to the command's user: %w", err)
+		}
+		if err := c.listen(); err != nil {
+			return fmt.Errorf("listen for the launcher: %w", err)
+		}
 	}
-	if c.plan.Service == nil {
-		err = c.init.run(c.lc)
+	if c.plan.Console {
+		err = c.startWithConsole()
 	} else {
-		err = c.startService(uid, gid)
+		err = c.init.run(c.children, c.lc)
 	}
 	if err != nil {
 		return err
@@ -343,14 +395,30 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.metrics, err = newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
+	if c.ooms, err = watchOOM(pid, func() { c.events.add(&eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
+		c.log.WithError(err).Warn("there will be no OOM events")
+	}
 	return c.limitComponents()
 }
 
-// startService starts an init that runs the CMD as a service: the task's
-// streams are the CMD's, and what the init says goes to a log.
-func (c *container) startService(uid, gid int) error {
+// listen makes the socket for the launcher.
+func (c *container) listen() error {
+	uid, gid, err := c.hostUser(c.spec.Process.User)
+	if err != nil {
+		return err
+	}
+	told := func(string) {}
+	if c.plan.Notify {
+		if c.watch, err = watchInit(c.bundle.path(runDir), initmode.NotifySocket, uid, gid, c.noteInit); err != nil {
+			return err
+		}
+		told = c.watch.set
+	}
 	c.app = &app{
-		record: *c.plan.Service,
+		told:   told,
+		record: c.plan.Service,
+		onExit: c.options.OnExit,
+		note:   c.noteState,
 		stdio:  c.init.io,
 		isStop: c.isStop,
 		halt:   c.halt,
@@ -359,19 +427,40 @@ func (c *container) startService(uid, gid int) error {
 
 		components: c.components,
 	}
-	if err := c.app.listen(c.bundle.path(runDir), uid, gid); err != nil {
-		return fmt.Errorf("listen for the launcher: %w", err)
+	return c.app.listen(c.bundle.path(runDir), uid, gid)
+}
+
+// ownFiles gives the CMD's user the files that are for nobody else.
+func (c *container) ownFiles() error {
+	user := c.spec.Process.User
+	if s := c.plan.Service; s != nil {
+		user = specs.User{UID: s.UID, GID: s.GID}
 	}
-	if !c.plan.Console {
-		return c.lc.Start(c.init.proc)
+	uid, gid, err := c.hostUser(user)
+	if err != nil {
+		return err
 	}
+	for _, f := range c.plan.Files {
+		if !f.Private {
+			continue
+		}
+		if err := os.Chown(c.bundle.path(runDir, f.Path), uid, gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startWithConsole starts an init that runs the CMD as a service: the task's
+// streams are the CMD's, and what the init says goes to a log.
+func (c *container) startWithConsole() error {
 	console, err := newConsoleSocket()
 	if err != nil {
 		return err
 	}
 	defer console.close()
 	c.init.proc.ConsoleSocket = console.theirs
-	if err := c.lc.Start(c.init.proc); err != nil {
+	if err := c.children.start(c.lc, c.init.proc); err != nil {
 		return err
 	}
 	master, err := console.receive()
@@ -384,6 +473,16 @@ func (c *container) startService(uid, gid int) error {
 	}
 	c.console = initLog
 	return nil
+}
+
+// hostUser is who a user of the container is on the host.
+func (c *container) hostUser(user specs.User) (uid, gid int, err error) {
+	cfg := c.lc.Config()
+	if uid, err = cfg.HostUID(int(user.UID)); err != nil {
+		return 0, 0, err
+	}
+	gid, err = cfg.HostGID(int(user.GID))
+	return uid, gid, err
 }
 
 // hostRoot is who the container's root is on the host.

@@ -26,6 +26,7 @@ func (s *service) Delete(_ context.Context, r *task.DeleteRequest) (*task.Delete
 		c.mu.Lock()
 		delete(c.execs, r.ExecID)
 		c.mu.Unlock()
+		p.end() // it may never have been started
 		return p.deleted(), nil
 	}
 	if p.current() == tasktypes.Status_CREATED {

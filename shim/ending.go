@@ -25,9 +25,11 @@ type ending struct {
 	full    bool           // pid 1 is an init that halts and reboots
 	service bool           // the CMD was a service of it
 	app     *launch.Exited // how the CMD ended last
+	own     bool           // that end was to be the end of the container
 	stop    syscall.Signal // asked the container to stop before there was a CMD
 	killed  bool           // the task was sent SIGKILL
 	reboot  bool           // the init announced a reboot
+	halted  bool           // the init reported that it had halted
 }
 
 // status is the exit status of the task. The init's own tells little: the
@@ -39,9 +41,9 @@ func (e ending) status() uint32 {
 		return launch.ExitStatus(e.init)
 	}
 	rebooted := e.reboot || e.init.Signaled() && e.init.Signal() == unix.SIGHUP
-	halted := e.init.Signaled() && e.init.Signal() == unix.SIGINT
+	halted := e.halted || e.init.Signaled() && e.init.Signal() == unix.SIGINT
 	switch {
-	case e.app != nil && !e.app.Requested:
+	case e.app != nil && e.own:
 		return e.app.Status
 	case e.killed:
 		return statusKilled

@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// forwardTimeout bounds one try to deliver an event.
-	forwardTimeout = 5 * time.Second
 	// retryMin and retryMax bound the pause after a failed try.
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
@@ -152,9 +150,9 @@ func (e *events) try(env *types.Envelope) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), forwardTimeout)
-	defer cancel()
-	_, err = service.Forward(ctx, &ttrpcevents.ForwardRequest{Envelope: env})
+	// Without a time limit: a containerd that is only slow has the event
+	// already, and would get it twice. One that has gone closes the connection.
+	_, err = service.Forward(context.Background(), &ttrpcevents.ForwardRequest{Envelope: env})
 	return err
 }
 

@@ -39,13 +39,11 @@ func (c *container) addExec(r *task.ExecProcessRequest) error {
 	spec.Terminal = r.Terminal
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.execs[r.ExecID] != nil:
+	if c.execs[r.ExecID] != nil {
 		return fmt.Errorf("exec %s of container %s: %w", r.ExecID, c.id, errdefs.ErrAlreadyExists)
-	case c.ended:
-		return fmt.Errorf("container %s: its pid 1 has ended: %w", c.id, errdefs.ErrFailedPrecondition)
-	case c.paused:
-		return fmt.Errorf("container %s is paused: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	if err := c.alive(); err != nil {
+		return err
 	}
 	c.execs[r.ExecID] = &process{
 		id:      r.ExecID,
@@ -55,5 +53,17 @@ func (c *container) addExec(r *task.ExecProcessRequest) error {
 		done:    make(chan struct{}),
 	}
 	c.events.add(&eventstypes.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})
+	return nil
+}
+
+// alive fails unless a process can be started in the container. The caller
+// holds mu.
+func (c *container) alive() error {
+	if c.ended {
+		return fmt.Errorf("container %s: its pid 1 has ended: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	if c.paused {
+		return fmt.Errorf("container %s is paused: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (c *container) kill(sig syscall.Signal) error {
 		return c.lc.Signal(sig)
 	case full && c.init.current() == tasktypes.Status_CREATED:
 		return c.killCreated(sig)
-	case c.app != nil:
+	case c.plan.Service != nil:
 		return c.app.signal(sig, c.plan.Halt)
 	case full && (sig == c.plan.Halt || c.isStop(sig)):
 		c.halt()
@@ -70,7 +70,7 @@ func (c *container) kill(sig syscall.Signal) error {
 // killCreated ends a container whose init has not been started: there is
 // nobody yet who could handle a signal.
 func (c *container) killCreated(sig syscall.Signal) error {
-	if c.app != nil {
+	if c.plan.Service != nil {
 		c.app.mu.Lock()
 		c.app.stop, c.app.stopping = sig, true
 		c.app.mu.Unlock()

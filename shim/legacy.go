@@ -12,6 +12,7 @@ import (
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
@@ -111,6 +112,23 @@ func replaceStdin(input []byte) error {
 	return nil
 }
 
+// legacyPids is Pids for a containerd before 2.3. That takes an error for an
+// empty list, and a shim with an empty list for one without a task: after its
+// restart it would forget how a task ended meanwhile. An ended task has the
+// pid that State reports.
+func (s *service) legacyPids(ctx context.Context, r *task.PidsRequest) (*task.PidsResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if c.init.current() != tasktypes.Status_STOPPED {
+		return s.Pids(ctx, r)
+	}
+	c.init.mu.Lock()
+	defer c.init.mu.Unlock()
+	return &task.PidsResponse{Processes: []*tasktypes.ProcessInfo{{Pid: uint32(c.init.pid)}}}, nil
+}
+
 // registerV2 serves version 2 of the task service. Its messages are those of
 // version 3, byte for byte.
 func (s *service) registerV2(server *ttrpc.Server) {
@@ -119,7 +137,7 @@ func (s *service) registerV2(server *ttrpc.Server) {
 		"Create":     method[task.CreateTaskRequest](s.Create),
 		"Start":      method[task.StartRequest](s.Start),
 		"Delete":     method[task.DeleteRequest](s.Delete),
-		"Pids":       method[task.PidsRequest](s.Pids),
+		"Pids":       method[task.PidsRequest](s.legacyPids),
 		"Pause":      method[task.PauseRequest](s.Pause),
 		"Resume":     method[task.ResumeRequest](s.Resume),
 		"Checkpoint": method[task.CheckpointTaskRequest](s.Checkpoint),

@@ -33,7 +33,7 @@ var groupAnnotations = []string{
 	"io.kubernetes.cri.sandbox-id",
 }
 
-// addressFile tells a shim, in its working directory, where it listens.
+// addressFile tells in each bundle where its shim listens.
 const addressFile = "address"
 
 // manager starts, describes and cleans up after shims. containerd runs it
@@ -68,6 +68,13 @@ func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *b
 	if err != nil {
 		return nil, err
 	}
+	// At its end the shim removes the socket that this file names, and who
+	// cleans up after a shim that was killed does. (The library by itself
+	// would only find the one of a group called like its first container.)
+	// A restarted containerd 1.x finds the shim of each container by it.
+	if err := os.WriteFile(addressFile, []byte(result.Address), 0o600); err != nil {
+		return nil, err
+	}
 	listener, err := listen(result.Address)
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return result, nil
@@ -82,12 +89,6 @@ func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *b
 			err = errors.Join(err, containerd.RemoveSocket(result.Address))
 		}
 	}()
-	// At its end the shim removes the socket that this file names. (The
-	// library by itself would only find the one of a group called like its
-	// first container.)
-	if err := os.WriteFile(addressFile, []byte(result.Address), 0o600); err != nil {
-		return nil, err
-	}
 	if err := spawn(ctx, params, listener); err != nil {
 		return nil, err
 	}
@@ -191,10 +192,25 @@ func (manager) Stop(ctx context.Context, id string) (containerd.StopStatus, erro
 	// The working directory is the bundle of the shim's first container.
 	bundle := filepath.Join(filepath.Dir(cwd), id)
 	exit, err := remains(bundle)
-	if err != nil {
+	if err := errors.Join(err, removeDeadSocket(filepath.Join(bundle, addressFile))); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("clean up after the shim")
 	}
 	return containerd.StopStatus{Pid: exit.PID, ExitStatus: int(exit.Status), ExitedAt: exit.At}, nil
+}
+
+// removeDeadSocket removes the socket that a file names, if nobody listens.
+func removeDeadSocket(file string) error {
+	address, err := containerd.ReadAddress(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || containerd.CanConnect(address) {
+		return err
+	}
+	if err := containerd.RemoveSocket(address); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Info describes the runtime; the options of the handler come from in.

@@ -1,18 +1,136 @@
 package shim
 
 import (
-	eventstypes "github.com/containerd/containerd/api/events"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/opencontainers/cgroups/fscommon"
+	"golang.org/x/sys/unix"
 )
 
-// watchOOM reports each time the kernel kills a process of the container for
-// lack of memory, until the cgroup is gone.
-func (c *container) watchOOM() {
-	ooms, err := c.lc.NotifyOOM()
+// oomWatch reports each time the kernel kills a process of a container for
+// lack of memory.
+type oomWatch struct {
+	// stop ends the watch. What has happened by then is reported before it
+	// returns, and nothing afterwards.
+	stop func()
+}
+
+// watchOOM watches the cgroup of a process.
+func watchOOM(pid int, report func()) (*oomWatch, error) {
+	if cgroups.Mode() == cgroups.Unified {
+		path, err := cgroup2.PidGroupPath(pid)
+		if err != nil {
+			return nil, fmt.Errorf("find cgroup: %w", err)
+		}
+		return watchMemoryEvents(filepath.Join("/sys/fs/cgroup", path), report)
+	}
+	cg, err := cgroup1.Load(cgroup1.PidPath(pid))
 	if err != nil {
-		c.log.WithError(err).Warn("watch for OOM")
-		return
+		return nil, fmt.Errorf("load cgroup: %w", err)
 	}
-	for range ooms {
-		c.events.add(&eventstypes.TaskOOM{ContainerID: c.id})
+	fd, err := cg.OOMEventFD()
+	if err != nil {
+		return nil, err
 	}
+	return watchEventFD(int(fd), report)
+}
+
+// watchEventFD watches a descriptor that the kernel writes to just before it
+// kills (Documentation/admin-guide/cgroup-v1/memory.rst, OOM Control).
+func watchEventFD(fd int, report func()) (*oomWatch, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	f, done := os.NewFile(uintptr(fd), "oom"), make(chan struct{})
+	read := func() error {
+		_, err := f.Read(make([]byte, 8))
+		if err == nil {
+			report()
+		}
+		return err
+	}
+	go func() {
+		defer close(done)
+		for read() == nil {
+		}
+	}()
+	return &oomWatch{stop: func() {
+		defer f.Close()
+		if f.SetReadDeadline(time.Now()) != nil {
+			return
+		}
+		<-done
+		// The deadline counts before what is there to be read.
+		conn, err := f.SyscallConn()
+		if err != nil {
+			return
+		}
+		_ = conn.Control(func(fd uintptr) {
+			if n, err := unix.Read(int(fd), make([]byte, 8)); n > 0 && err == nil {
+				report()
+			}
+		})
+	}}, nil
+}
+
+// watchMemoryEvents watches the memory.events of a cgroup, whose counters
+// include those of the cgroups below (Documentation/admin-guide/cgroup-v2.rst).
+func watchMemoryEvents(dir string, report func()) (*oomWatch, error) {
+	const events = "memory.events"
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init", err)
+	}
+	f := os.NewFile(uintptr(fd), events)
+	if _, err := unix.InotifyAddWatch(fd, filepath.Join(dir, events), unix.IN_MODIFY); err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "watch", Path: filepath.Join(dir, events), Err: err}
+	}
+	var mu sync.Mutex
+	seen, err := fscommon.GetValueByKey(dir, events, "oom_kill")
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	stopped := false
+	look := func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if stopped {
+			return os.ErrClosed
+		}
+		kills, err := fscommon.GetValueByKey(dir, events, "oom_kill")
+		if err == nil && kills > seen {
+			seen = kills
+			report()
+		}
+		return err
+	}
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			if _, err := f.Read(buf); err != nil {
+				return
+			}
+			if err := look(); err != nil && !errors.Is(err, unix.ENODEV) {
+				return
+			}
+		}
+	}()
+	return &oomWatch{stop: func() {
+		_ = look() // the cgroup may be gone, and with it all there was to see
+		mu.Lock()
+		stopped = true
+		mu.Unlock()
+		f.Close()
+	}}, nil
 }

@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -23,7 +22,7 @@ type handlerOptions struct {
 	noPivotRoot   bool
 	noNewKeyring  bool
 	// rich are options of rich containers.
-	rich map[string]string
+	rich config.Values
 }
 
 // parseOptions understands both kinds of options that containerd's clients
@@ -91,15 +90,8 @@ func fromTOML(o *runtimeoptions.Options) (handlerOptions, error) {
 	if err != nil {
 		return handlerOptions{}, err
 	}
-	if t.Rich == nil {
-		return out, nil
-	}
-	rich, err := toml.Marshal(t.Rich)
-	if err == nil {
-		out.rich, err = config.Parse(rich)
-	}
-	if err != nil {
-		return handlerOptions{}, fmt.Errorf("runtime options in %s, table rich: %w", source, errors.Join(err, errdefs.ErrInvalidArgument))
+	if out.rich, err = config.NewValues(t.Rich); err != nil {
+		return handlerOptions{}, fmt.Errorf("runtime options in %s, table rich: %w", source, withClass(err, errdefs.ErrInvalidArgument))
 	}
 	return out, nil
 }

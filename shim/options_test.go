@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"containerd-shim-rich/config"
 )
 
 func TestParseOptions(t *testing.T) {
@@ -31,13 +33,13 @@ func TestParseOptions(t *testing.T) {
 		{
 			"CRI",
 			&runtimeoptions.Options{ConfigBody: []byte("SystemdCgroup = true\n[rich]\ninit = \"systemd\"\nstop-signal = 3\n")},
-			handlerOptions{systemdCgroup: true, rich: map[string]string{"init": "systemd", "stop-signal": "3"}},
+			handlerOptions{systemdCgroup: true, rich: config.Values{"init": config.Text("systemd"), "stop-signal": config.Text("3")}},
 			"",
 		},
 		{"file", &runtimeoptions.Options{ConfigPath: file}, handlerOptions{noPivotRoot: true}, ""},
 		{"no file", &runtimeoptions.Options{ConfigPath: "/nowhere"}, handlerOptions{}, "ConfigPath"},
 		{"no TOML", &runtimeoptions.Options{ConfigBody: []byte("{")}, handlerOptions{}, "ConfigBody"},
-		{"bad table", &runtimeoptions.Options{ConfigBody: []byte("[rich]\ninit = [1]\n")}, handlerOptions{}, "table rich"},
+		{"bad table", &runtimeoptions.Options{ConfigBody: []byte("[rich]\ninit = 1.5\n")}, handlerOptions{}, "table rich"},
 		{"foreign", &emptypb.Empty{}, handlerOptions{}, "want"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -26,6 +26,7 @@ type process struct {
 	spec    *specs.Process
 	proc    *libcontainer.Process
 	done    chan struct{} // closed when the end has been announced
+	ending  sync.Once
 
 	mu     sync.Mutex
 	io     *stdio // nil until the process is being started
@@ -69,6 +70,18 @@ func (p *process) exited(status uint32, at time.Time) {
 	defer p.mu.Unlock()
 	p.state, p.status, p.at = tasktypes.Status_STOPPED, status, at
 }
+
+// statusUnknown is what containerd's clients take for no status at all.
+const statusUnknown = 255
+
+// never ends a process that could not be started, for those who wait for it.
+func (p *process) never() {
+	p.exited(statusUnknown, time.Now())
+	p.end()
+}
+
+// end lets go of those who wait for the process.
+func (p *process) end() { p.ending.Do(func() { close(p.done) }) }
 
 func (p *process) current() tasktypes.Status {
 	p.mu.Lock()
@@ -145,7 +158,7 @@ func checkProcess(p *specs.Process) error {
 }
 
 // run starts a process within a container with its streams.
-func (p *process) run(lc *libcontainer.Container) (err error) {
+func (p *process) run(children *children, lc *libcontainer.Container) (err error) {
 	var console *consoleSocket
 	if p.io.tty != nil {
 		if console, err = newConsoleSocket(); err != nil {
@@ -156,7 +169,7 @@ func (p *process) run(lc *libcontainer.Container) (err error) {
 	} else {
 		p.connect()
 	}
-	if err := lc.Start(p.proc); err != nil {
+	if err := children.start(lc, p.proc); err != nil {
 		return err
 	}
 	if console != nil {

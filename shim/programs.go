@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,14 +98,4 @@ func checkProgram(path string) error {
 		return fmt.Errorf("%s is not installed beside %s: %w", filepath.Base(path), launcherProgram, err)
 	}
 	return nil
-}
-
-// libcontainerRoot is the state directory of one container: within its
-// bundle, unless the options name a common one, where ids are unique in
-// their namespace only.
-func libcontainerRoot(b bundle, root, namespace string) string {
-	if root == "" {
-		return b.path(stateDir)
-	}
-	return filepath.Join(root, strings.ReplaceAll(namespace, "/", "_"))
 }

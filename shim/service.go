@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -20,6 +21,7 @@ var empty = &emptypb.Empty{}
 type service struct {
 	namespace string
 	events    *events
+	children  *children
 	shutdown  shutdown.Service
 
 	mu         sync.Mutex
@@ -45,9 +47,16 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		return nil, fmt.Errorf("read the shim's own address: %w", err)
 	}
 	sd.RegisterCallback(func(context.Context) error { return containerd.RemoveSocket(socket) })
+	// Out of the bundle of the first container: containerd removes it while
+	// others of the group live, and libcontainer cannot do without a working
+	// directory.
+	if err := os.Chdir("/"); err != nil {
+		return nil, err
+	}
 	return &service{
 		namespace:  namespace,
 		events:     ev,
+		children:   newChildren(),
 		shutdown:   sd,
 		containers: map[string]*container{},
 	}, nil

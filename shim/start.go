@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,8 @@ import (
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/protobuf"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/launch"
 )
@@ -21,7 +24,7 @@ func (s *service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 		return nil, toRPC(err)
 	}
 	if r.ExecID == "" {
-		err = c.start()
+		err = c.start(ctx)
 	} else {
 		err = c.startExec(ctx, p, s.namespace)
 	}
@@ -31,7 +34,7 @@ func (s *service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 	return &task.StartResponse{Pid: uint32(p.pid)}, nil
 }
 
-func (c *container) start() error {
+func (c *container) start(ctx context.Context) error {
 	c.announce.Lock()
 	defer c.announce.Unlock()
 	if err := c.init.need("start", tasktypes.Status_CREATED); err != nil {
@@ -39,6 +42,10 @@ func (c *container) start() error {
 	}
 	if err := c.lc.Exec(); err != nil {
 		return fmt.Errorf("start pid 1: %w", err)
+	}
+	if err := c.runPoststart(ctx); err != nil {
+		// As runtime-spec says, Lifecycle 9.
+		return errors.Join(err, c.kill(unix.SIGKILL))
 	}
 	c.init.started(c.init.pid, tasktypes.Status_RUNNING)
 	c.components.commandIsInit(c)
@@ -51,14 +58,18 @@ func (c *container) startExec(ctx context.Context, p *process, namespace string)
 		return err
 	}
 	c.mu.Lock()
-	if c.ended {
+	if err := c.alive(); err != nil {
+		if c.ended {
+			p.never()
+		}
 		c.mu.Unlock()
-		return fmt.Errorf("container %s: its pid 1 has ended: %w", c.id, errdefs.ErrFailedPrecondition)
+		return err
 	}
 	c.running.Add(1)
 	c.mu.Unlock()
 	if err := c.runExec(ctx, p, namespace); err != nil {
 		c.running.Done()
+		p.never()
 		return err
 	}
 	c.events.add(&eventstypes.TaskExecStarted{ContainerID: c.id, ExecID: p.id, Pid: uint32(p.pid)})
@@ -83,7 +94,7 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	if err := p.open(ctx, loggerInfo{c.id, namespace}, uid, gid); err != nil {
 		return err
 	}
-	if err := p.run(c.lc); err != nil {
+	if err := c.runNext(p); err != nil {
 		return fmt.Errorf("exec %s: %w", p.id, err)
 	}
 	pid, err := p.proc.Pid()
@@ -94,10 +105,30 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	return nil
 }
 
+// runNext runs an exec when it is its turn.
+func (c *container) runNext(p *process) error {
+	c.starting.Lock()
+	defer c.starting.Unlock()
+	select {
+	case <-c.gone:
+		return libcontainer.ErrNotRunning
+	default:
+	}
+	if err := p.run(c.children, c.lc); err != nil {
+		if _, pidErr := p.proc.Pid(); pidErr == nil {
+			// It may run, but without a terminal it is of no use.
+			_ = p.proc.Signal(unix.SIGKILL)
+			_, _ = c.children.wait(p.proc)
+		}
+		return err
+	}
+	return nil
+}
+
 // waitExec follows an exec to its end and announces it.
 func (c *container) waitExec(p *process) {
 	defer c.running.Done()
-	state, err := p.proc.Wait()
+	state, err := c.children.wait(p.proc)
 	at := time.Now()
 	status := launch.ExitStatus(waitStatus(state, err))
 	p.io.finish()
@@ -109,5 +140,5 @@ func (c *container) waitExec(p *process) {
 		ExitStatus:  status,
 		ExitedAt:    protobuf.ToTimestamp(at),
 	})
-	close(p.done)
+	p.end()
 }

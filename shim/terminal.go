@@ -31,6 +31,7 @@ type terminal struct {
 	rows   uint16
 	cols   uint16
 	output chan struct{} // closed when there is no more output to copy
+	input  chan struct{} // closed when no input is copied any more
 
 	copied  atomic.Int64 // bytes of output
 	writing atomic.Bool  // output waits for its reader
@@ -52,17 +53,19 @@ func newTerminal(stdin, stdout *os.File) (*terminal, error) {
 	return t, nil
 }
 
-// start takes the pty's master and begins to copy.
+// start takes the pty's master and begins to copy. If the CMD has had one
+// before, what that still holds comes first.
 func (t *terminal) start(master *os.File) error {
 	pty, err := pollable(master)
 	if err != nil {
 		return err
 	}
+	t.drain()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.master != nil {
-		// The service was restarted and brings a new terminal.
 		t.master.Close()
+		t.stopInput()
 	}
 	t.master = pty
 	if t.rows != 0 || t.cols != 0 {
@@ -71,14 +74,29 @@ func (t *terminal) start(master *os.File) error {
 		}
 	}
 	if t.stdin != nil {
-		go copyInput(pty, t.stdin)
+		t.input = make(chan struct{})
+		go copyInput(pty, t.stdin, t.input)
 	}
 	t.output = make(chan struct{})
 	go t.copyOutput(pty, t.output)
 	return nil
 }
 
-func copyInput(pty, stdin *os.File) {
+// stopInput ends the copying to a terminal that is closed, so that it does
+// not take what is meant for the next. The caller holds mu.
+func (t *terminal) stopInput() {
+	if t.input == nil || t.stdin == nil {
+		return
+	}
+	// Fails if the stream is none that can be waited for; then nothing
+	// waits.
+	_ = t.stdin.SetReadDeadline(time.Now())
+	<-t.input
+	_ = t.stdin.SetReadDeadline(time.Time{})
+}
+
+func copyInput(pty, stdin *os.File, done chan<- struct{}) {
+	defer close(done)
 	buf := make([]byte, terminalBuffer)
 	for {
 		n, err := stdin.Read(buf)

@@ -31,6 +31,9 @@ func init() {
 }
 
 func main() {
+	if done, status := shim.RunHook(os.Args[1:]); done {
+		os.Exit(status)
+	}
 	// The library would print the version of containerd.
 	if slices.Contains([]string{"-v", "-version", "--version"}, append(os.Args, "")[1]) {
 		fmt.Println("containerd-shim-rich-v2", shim.Version)

@@ -23,13 +23,20 @@ const reportTimeout = 5
 const idleTimeout = 1000
 
 // app starts the CMD as the shim says, stands in for it towards the init and
-// for the init towards it, and ends with its exit status.
-func app() int {
+// for the init towards it, and ends with its exit status. Beside it run the
+// components of these names, which have no init to run them.
+func app(names []string) int {
 	if !slices.Equal(os.Environ(), runtimeEnv) {
 		return restart()
 	}
 	setName("rich-launch")
 	signals, err := catchSignals()
+	if err != nil {
+		complain(os.Stderr, err.Error())
+		return exitLauncher
+	}
+	launchers, err := startLaunchers(names)
+	defer stopLaunchers(launchers)
 	if err != nil {
 		complain(os.Stderr, err.Error())
 		return exitLauncher
@@ -64,20 +71,18 @@ func app() int {
 		complain(os.Stderr, m.Reason)
 		return 0
 	case launch.Start:
-		// A report that cannot be sent changes nothing: the CMD is not for
-		// the shim's sake.
-		cmd, failed := start(conn, &m.Record, stdio)
-		if failed != nil {
-			_ = conn.Send(*failed)
-			return int(failed.Code)
+		for {
+			status, requested := once(conn, file, signals, &m, stdio, early)
+			early = nil
+			if !m.Stay || requested {
+				return status
+			}
+			var again bool
+			if m, stdio, again = stay(conn, file, signals); !again {
+				_ = conn.Send(launch.Exited{Status: uint32(status), Requested: true})
+				return 0
+			}
 		}
-		_ = conn.Send(launch.Started{PID: int32(cmd.pid)})
-		for _, signal := range early {
-			cmd.pass(signal)
-		}
-		status := cmd.supervise(conn, file, signals)
-		_ = conn.Send(launch.Exited{Status: status, Requested: cmd.requested})
-		return int(status)
 	default:
 		complain(os.Stderr, fmt.Sprintf("the shim answered with %T", m))
 		return exitLauncher
@@ -101,6 +106,27 @@ func awaitOrder(shim *os.File, s signals) (early []syscall.Signal, stopped bool)
 			early = append(early, signal)
 		}
 	}
+}
+
+// once starts the CMD, follows it to its end and reports that. requested
+// tells that the init has asked for it. early are signals that have come
+// before.
+//
+// A report that cannot be sent changes nothing: the CMD is not for the shim's
+// sake.
+func once(conn *launch.Conn, shim *os.File, s signals, m *launch.Start, stdio []*os.File, early []syscall.Signal) (status int, requested bool) {
+	cmd, failed := start(conn, &m.Record, stdio)
+	if failed != nil {
+		_ = conn.Send(*failed)
+		return int(failed.Code), false
+	}
+	_ = conn.Send(launch.Started{PID: int32(cmd.pid)})
+	for _, signal := range early {
+		cmd.pass(signal)
+	}
+	code := cmd.supervise(conn, shim, s)
+	_ = conn.Send(launch.Exited{Status: code, Requested: cmd.requested})
+	return int(code), cmd.requested
 }
 
 // restart runs the verb again with the launcher's own environment, which the

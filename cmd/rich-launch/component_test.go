@@ -30,8 +30,8 @@ func serveComponent(t *testing.T, order launch.Run, more ...string) *shim {
 	return s
 }
 
-// once is an order for a script that is not started again.
-func once(script string) launch.Run {
+// runOnce is an order for a script that is not started again.
+func runOnce(script string) launch.Run {
 	return launch.Run{Record: sh(script), Delay: time.Millisecond, MaxDelay: time.Hour, StopTimeout: time.Minute}
 }
 
@@ -50,7 +50,7 @@ func (s *shim) wants(want ...launch.Message) {
 }
 
 func TestComponentEnds(t *testing.T) {
-	s := serveComponent(t, once("echo out; echo err >&2; exit 3"))
+	s := serveComponent(t, runOnce("echo out; echo err >&2; exit 3"))
 	s.wants(launch.Started{}, launch.Ready{}, launch.Ended{Code: 3, Again: -1})
 	s.ended(3)
 	if out, err := s.read(s.stdout), s.read(s.stderr); out != "out\n" || err != "err\n" {
@@ -59,7 +59,7 @@ func TestComponentEnds(t *testing.T) {
 }
 
 func TestComponentRestarts(t *testing.T) {
-	order := once("echo x >>count; n=$(wc -l <count); [ $n != 2 ] || kill -SEGV $$; exit $((n % 5))")
+	order := runOnce("echo x >>count; n=$(wc -l <count); [ $n != 2 ] || kill -SEGV $$; exit $((n % 5))")
 	order.Restart, order.MaxDelay = launch.RestartOnFailure, 4*time.Millisecond
 	order.Delay = time.Millisecond
 	order.Record.Cwd = t.TempDir()
@@ -76,7 +76,7 @@ func TestComponentRestarts(t *testing.T) {
 }
 
 func TestComponentCannotBeStarted(t *testing.T) {
-	order := once("")
+	order := runOnce("")
 	order.Record.Args = []string{"/no/such"}
 	order.Restart = launch.RestartAlways
 	s := serveComponent(t, order)
@@ -93,7 +93,7 @@ func TestComponentCannotBeStarted(t *testing.T) {
 
 // TERM stops it in order, KILL comes after the time, and both end the launcher.
 func TestComponentStops(t *testing.T) {
-	order := once("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
+	order := runOnce("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
 	order.Restart = launch.RestartAlways
 	s := serveComponent(t, order)
 	s.wants(launch.Started{}, launch.Ready{})
@@ -102,7 +102,7 @@ func TestComponentStops(t *testing.T) {
 	s.wants(launch.Ended{Code: 7, Again: -1})
 	s.ended(7)
 
-	order = once("trap '' TERM; echo ready; while :; do sleep 0.05; done")
+	order = runOnce("trap '' TERM; echo ready; while :; do sleep 0.05; done")
 	order.StopTimeout = 100 * time.Millisecond
 	s = serveComponent(t, order)
 	s.wants(launch.Started{}, launch.Ready{})
@@ -123,7 +123,7 @@ func (s *shim) line(want string) {
 
 // Other signals are the component's.
 func TestComponentSignals(t *testing.T) {
-	s := serveComponent(t, once("trap 'exit 4' HUP; echo ready; while :; do sleep 0.05; done"))
+	s := serveComponent(t, runOnce("trap 'exit 4' HUP; echo ready; while :; do sleep 0.05; done"))
 	s.wants(launch.Started{}, launch.Ready{})
 	s.line("ready")
 	s.signal(syscall.SIGHUP)
@@ -145,7 +145,7 @@ func TestComponentWaits(t *testing.T) {
 		t.Errorf("the launcher says %q", got)
 	}
 
-	s = serveComponent(t, once("exit 3"), waitForStop)
+	s = serveComponent(t, runOnce("exit 3"), waitForStop)
 	s.wants(launch.Started{}, launch.Ready{}, launch.Ended{Code: 3, Again: -1})
 	if err := s.conn.Send(launch.Line{Text: "still there"}); err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestComponentWaits(t *testing.T) {
 
 // What a component leaves in its process group ends with it.
 func TestComponentGroup(t *testing.T) {
-	s := serveComponent(t, once("sleep 1000 & echo $!; exit 0"))
+	s := serveComponent(t, runOnce("sleep 1000 & echo $!; exit 0"))
 	s.wants(launch.Started{}, launch.Ready{}, launch.Ended{Again: -1})
 	line, _ := bufio.NewReader(s.stdout).ReadString('\n')
 	left, err := strconv.Atoi(strings.TrimSpace(line))
@@ -180,7 +180,7 @@ func TestComponentGroup(t *testing.T) {
 }
 
 func TestComponentReadyByCommand(t *testing.T) {
-	order := once("sleep 0.3; echo >up; trap 'exit 0' TERM; while :; do sleep 0.05; done")
+	order := runOnce("sleep 0.3; echo >up; trap 'exit 0' TERM; while :; do sleep 0.05; done")
 	order.Record.Cwd = t.TempDir()
 	order.Ready = []string{"test", "-e", "up"}
 	s := serveComponent(t, order)
@@ -206,7 +206,7 @@ func TestComponentReadyByPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	order := once("trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done")
+	order := runOnce("trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done")
 	order.ReadyPort = uint16(address.(*unix.SockaddrInet6).Port)
 	s := serveComponent(t, order)
 	s.wants(launch.Started{})
@@ -230,7 +230,7 @@ func TestComponentLimits(t *testing.T) {
 	}
 	defer r.Close()
 	s.send(launch.Limits{}, w, w)
-	s.send(once("echo $$"), s.cmdStdio...)
+	s.send(runOnce("echo $$"), s.cmdStdio...)
 	for _, f := range append(s.cmdStdio, w) {
 		f.Close()
 	}
@@ -243,7 +243,7 @@ func TestComponentLimits(t *testing.T) {
 }
 
 func TestStopComponent(t *testing.T) {
-	s := serveComponent(t, once("trap 'sleep 0.3; exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
+	s := serveComponent(t, runOnce("trap 'sleep 0.3; exit 5' TERM; echo ready; while :; do sleep 0.05; done"))
 	s.wants(launch.Started{}, launch.Ready{})
 	s.line("ready")
 	if code := stopThose(func(int) bool { return false }); code != 0 {

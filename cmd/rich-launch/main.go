@@ -2,15 +2,17 @@
 // read-only into the container as /run/rich/launch, beside the shim's socket,
 // and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
-//	launch app                 run the image's own command (the CMD) for the shim
-//	launch command NAME...     the same below dumb-init, beside components
-//	launch component NAME      run a component of the host
-//	launch stop                stop the CMD as the init would, and wait for its end
-//	launch stop NAME           the same with a component
-//	launch stop --components   the same with all components
-//	launch event NAME          tell the shim what the init is about to do
-//	launch run -- ARG...       become a program, without the shim (dumb-init mode)
-//	launch version             print the version
+//	launch app [NAME...]    run the image's own command (the CMD) for the shim, and components
+//	launch command NAME...  run the CMD with the launcher's own streams, and components
+//	launch component NAME   run a component of the host
+//	launch stop             stop the CMD as the init would, and wait for its end
+//	launch stop NAME        the same with a component, or with --components for all
+//	launch event NAME       tell the shim what the init is about to do
+//	launch state ARG...     tell the shim what a program prints, the init's state
+//	launch run -- ARG...    become a program, without the shim (dumb-init mode)
+//	launch env -- ARG...    become a program with the environment of the container
+//	launch within N ARG...  run a program, and wait N seconds at the most
+//	launch version          print the version
 package main
 
 import (
@@ -29,12 +31,15 @@ var (
 	socketPath string
 )
 
-const usage = `usage: launch app
+const usage = `usage: launch app [NAME...]
        launch command NAME...
        launch component NAME [wait]
        launch stop [NAME | --components]
        launch event NAME
+       launch state ARG...
        launch run [--] ARG...
+       launch env [--] ARG...
+       launch within SECONDS ARG...
        launch version
 `
 
@@ -65,8 +70,8 @@ func main() { os.Exit(dispatch(os.Args[1:])) }
 
 func dispatch(args []string) int {
 	switch {
-	case len(args) == 1 && args[0] == "app":
-		return app()
+	case len(args) > 0 && args[0] == "app":
+		return app(args[1:])
 	case len(args) == 1 && args[0] == stageTwo:
 		return execStage()
 	case len(args) > 1 && args[0] == "command":
@@ -79,8 +84,14 @@ func dispatch(args []string) int {
 		return stopComponents(args[1])
 	case len(args) == 2 && args[0] == "event":
 		return event(args[1])
+	case len(args) > 1 && args[0] == "state":
+		return state(args[1:])
 	case len(args) > 1 && args[0] == "run":
 		return run(args[1:])
+	case len(args) > 1 && args[0] == "env":
+		return env(args[1:])
+	case len(args) > 2 && args[0] == "within":
+		return within(args[1], args[2:])
 	case len(args) == 1 && args[0] == "version":
 		os.Stdout.WriteString(version + "\n")
 		return 0

@@ -127,7 +127,6 @@ func catch() int {
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		nil,
-		{"app", "x"},
 		{"stop", "x", "y"},
 		{"command"},
 		{"component"},
@@ -138,6 +137,9 @@ func TestUsage(t *testing.T) {
 		{"event", "a", "b"},
 		{"run"},
 		{"run", "--"},
+		{"state"},
+		{"env"},
+		{"env", "--"},
 		{"version", "x"},
 		{"--help"},
 		{stageTwo},

@@ -47,7 +47,7 @@ func stopThose(meant func(pid int) bool) int {
 // isApp reports whether a process is this program with the verb app.
 func isApp(pid int) bool {
 	args := launcherArgs(pid)
-	return len(args) == 1 && args[0] == "app"
+	return len(args) > 0 && args[0] == "app"
 }
 
 // isComponent reports whether a process runs the component of that name.

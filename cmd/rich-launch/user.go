@@ -24,11 +24,31 @@ func groupsAllowed() bool {
 	return err != nil || string(bytes.TrimSpace(b)) != "deny"
 }
 
+// isUser reports whether the process has the record's credentials already.
+func isUser(r *launch.Record) bool {
+	have, err := unix.Getgroups()
+	if err != nil {
+		return false
+	}
+	groups := make([]uint32, len(have))
+	for i, gid := range have {
+		groups[i] = uint32(gid)
+	}
+	slices.Sort(groups)
+	if !slices.Equal(groups, slices.Sorted(slices.Values(r.Groups))) {
+		return false
+	}
+	uid, euid, suid := unix.Getresuid()
+	gid, egid, sgid := unix.Getresgid()
+	u, g := int(r.UID), int(r.GID)
+	return uid == u && euid == u && suid == u && gid == g && egid == g && sgid == g
+}
+
 // setUser changes the calling thread's groups (unless the user namespace
-// forbids that), gid and uid.
+// forbids that), gid and uid. Who is that user already needs no capability.
 func setUser(r *launch.Record, groups bool) error {
 	if isUser(r) {
-		return nil // a launcher that is not root may not even say so
+		return nil
 	}
 	if groups {
 		// With no groups too: the init's own must not stay.
@@ -44,27 +64,6 @@ func setUser(r *launch.Record, groups bool) error {
 		return fmt.Errorf("set uid %d: %w", r.UID, errno)
 	}
 	return nil
-}
-
-// isUser reports whether the process has all the ids of a record.
-func isUser(r *launch.Record) bool {
-	ruid, euid, suid := unix.Getresuid()
-	rgid, egid, sgid := unix.Getresgid()
-	if ruid != euid || euid != suid || uint32(euid) != r.UID || rgid != egid || egid != sgid || uint32(egid) != r.GID {
-		return false
-	}
-	have, err := unix.Getgroups()
-	if err != nil {
-		return false
-	}
-	// The kernel sorts them.
-	want := make([]int, len(r.Groups))
-	for i, g := range r.Groups {
-		want[i] = int(g)
-	}
-	slices.Sort(want)
-	slices.Sort(have)
-	return slices.Equal(have, want)
 }
 
 // ownStdio makes the user the owner of stdin, stdout and stderr, so that it

@@ -1,0 +1,106 @@
+package initmode
+
+import (
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// What an init of a machine would do to the host if its container is let: one
+// that is privileged, or shares a namespace with the host.
+
+// hostSysctls are what systemd raises at its start, in a container as well,
+// where the spec lets it. Those of a network namespace only count if it is
+// the host's.
+func hostSysctls(spec *specs.Spec) []string {
+	paths := []string{"/proc/sys/fs/file-max", "/proc/sys/fs/nr_open"}
+	if namespace(spec, specs.NetworkNamespace) == nil {
+		paths = append(paths, "/proc/sys/net/unix/max_dgram_qlen")
+	}
+	return slices.DeleteFunc(paths, func(p string) bool {
+		for ; p != "/"; p = path.Dir(p) {
+			if slices.Contains(spec.Linux.ReadonlyPaths, p) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// keepHostname hides the image's /etc/hostname where the name is not the
+// container's own.
+func (p *Plan) keepHostname(req *Request) error {
+	if !sharesHostname(req.Spec) {
+		return nil
+	}
+	const file = "/etc/hostname"
+	resolved, err := req.Rootfs.Resolve(file)
+	if err != nil {
+		return fmt.Errorf("%s of the root file system: %w; make it a file", file, err)
+	}
+	if !req.Rootfs.Exists(resolved) {
+		return nil
+	}
+	p.Files = append(p.Files, File{Path: "hostname", Mode: 0o444})
+	m := bindReadOnly(path.Join(req.RunDir, "hostname"), file, "noexec")
+	m.Resolved, m.Keep = resolved, true
+	p.Mounts = append(p.Mounts, m)
+	return nil
+}
+
+// sharesHostname reports whether the host or another container has the same
+// hostname.
+func sharesHostname(spec *specs.Spec) bool {
+	ns := namespace(spec, specs.UTSNamespace)
+	return ns == nil || ns.Path != ""
+}
+
+// namespace is the spec's entry for a kind of namespace, nil if the container
+// has the host's.
+func namespace(spec *specs.Spec, kind specs.LinuxNamespaceType) *specs.LinuxNamespace {
+	i := slices.IndexFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind })
+	if i < 0 {
+		return nil
+	}
+	return &spec.Linux.Namespaces[i]
+}
+
+// hostCapabilities let a container change what is the host's.
+var hostCapabilities = []string{"CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_TIME"}
+
+func isPrivileged(spec *specs.Spec) bool {
+	c := spec.Process.Capabilities
+	return c != nil && slices.ContainsFunc(hostCapabilities, func(name string) bool { return slices.Contains(c.Bounding, name) })
+}
+
+// spareTerminals keeps logind, which takes one for itself (logind.conf(5),
+// ReserveVT=), from the host's virtual terminals. at is the directory of our
+// files; where /run is a volume, nothing is put there.
+func (p *Plan) spareTerminals(req *Request, at string) {
+	if !isPrivileged(req.Spec) || path.Dir(at) != "/run" {
+		return
+	}
+	p.Files = append(p.Files, text("logind.conf", "[Login]", "NAutoVTs=0", "ReserveVT=0"))
+	p.Mounts = append(p.Mounts, bindReadOnly(path.Join(req.RunDir, "logind.conf"), "/run/systemd/logind.conf.d/rich.conf", "noexec"))
+}
+
+// hostScripts are init scripts of Debian and of OpenRC that would set the
+// host's clock, modules, devices, sysctls, swap and keyboard, or the hostname,
+// if the container is let. systemd's units are masked in any case.
+func hostScripts(spec *specs.Spec) []string {
+	var names []string
+	if sharesHostname(spec) {
+		names = append(names, "hostname", "hostname.sh")
+	}
+	if isPrivileged(spec) {
+		names = append(names,
+			"hwclock", "hwclock.sh", "swclock", "osclock",
+			"udev", "eudev", "mdev", "hwdrivers", "kmod", "modules", "modules-load",
+			"procps", "sysctl", "swap", "umountfs",
+			"console-setup.sh", "keyboard-setup", "keyboard-setup.sh", "keymaps", "save-keymaps", "loadkmap", "consolefont", "brightness",
+		)
+	}
+	return names
+}

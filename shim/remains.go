@@ -1,0 +1,130 @@
+package shim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	cgroupmanager "github.com/opencontainers/cgroups/manager"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/oci"
+)
+
+// containerd ends the call that cleans up after a shim when it takes longer
+// than 5 s (io.containerd.timeout.shim.cleanup), and then keeps the bundle.
+const (
+	// killWait bounds how long the processes of a container without a shim
+	// may take to die of SIGKILL.
+	killWait = 2 * time.Second
+	killPoll = 10 * time.Millisecond
+	// hooksWait bounds all poststop hooks together.
+	hooksWait = 2 * time.Second
+)
+
+// remains ends and removes what is left of a container whose shim is gone,
+// and returns how it ended. It does nothing where nothing is left.
+func remains(path string) (exitRecord, error) {
+	b, id := bundle(path), filepath.Base(path)
+	exit := exitRecord{Status: statusKilled, At: time.Now()}
+	m, err := b.facts(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return exit, os.RemoveAll(b.path())
+	}
+	errs := []error{err}
+	c, err := libcontainer.Load(b.path(stateDir), id)
+	if err == nil {
+		if state, err := c.State(); err == nil {
+			exit.PID = state.InitProcessPid
+		}
+		errs = append(errs, destroy(c))
+	} else {
+		if !errors.Is(err, libcontainer.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		errs = append(errs, destroyCgroups(m.Cgroups), os.RemoveAll(b.path(stateDir, id)))
+	}
+	// The shim may have known more.
+	var stored exitRecord
+	switch err := b.load(exitFile, &stored); {
+	case err == nil:
+		exit = stored
+	case !errors.Is(err, os.ErrNotExist):
+		errs = append(errs, fmt.Errorf("%s: %w", exitFile, err))
+	}
+	errs = append(errs, b.runPoststop(&m, hooksWait), b.sweep(m), os.RemoveAll(b.path()))
+	return exit, errors.Join(errs...)
+}
+
+// facts loads what was noted about a container. If a crash has spoilt that,
+// it returns what can be known without, and an error that tells so.
+// os.ErrNotExist says that there never was anything.
+func (b bundle) facts(id string) (made, error) {
+	var m made
+	err := b.load(madeFile, &m)
+	var syntax *json.SyntaxError
+	var mismatch *json.UnmarshalTypeError
+	if !errors.As(err, &syntax) && !errors.As(err, &mismatch) {
+		return m, err
+	}
+	m = made{Rootfs: filepath.Join(string(b), "rootfs"), Mounted: true}
+	if spec, err := oci.Load(string(b)); err == nil && spec.Hooks != nil {
+		m.Poststop, m.State = spec.Hooks.Poststop, stateOf(id, b, spec)
+	}
+	return m, fmt.Errorf("%s: %w", madeFile, err)
+}
+
+// destroy kills a container that is not a child of this process, and removes
+// it.
+func destroy(c *libcontainer.Container) error {
+	if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+		return fmt.Errorf("kill: %w", err)
+	}
+	for deadline := time.Now().Add(killWait); ; time.Sleep(killPoll) {
+		if err := c.Signal(unix.Signal(0)); err != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return errors.New("its processes do not die")
+		}
+	}
+	return c.Destroy()
+}
+
+// destroyCgroups kills what is in the cgroups of a container of which
+// libcontainer has no state, and removes them.
+func destroyCgroups(paths map[string]string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	m, err := cgroupmanager.NewWithPaths(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(killWait); m.Exists(); time.Sleep(killPoll) {
+		pids, err := m.GetAllPids()
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return err
+		}
+		if len(pids) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the processes %v do not die", pids)
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+		if err := m.Freeze(cgroups.Thawed); err != nil {
+			return err
+		}
+	}
+	return m.Destroy()
+}

@@ -1,0 +1,57 @@
+package shim
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+)
+
+// Of the dead children that bear a name of libcontainer's, those are waited for that nobody owns.
+func TestReapStrays(t *testing.T) {
+	dir := t.TempDir()
+	program, err := exec.LookPath("true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(name string) int {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		pid, err := syscall.ForkExec(path, []string{name}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			if _, state := nameAndState(pid); state == 'Z' {
+				return pid
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not end", name)
+			}
+		}
+	}
+	stray, owned, other := start("runc:[1:CHILD]"), start("runc:[2:INIT]"), start("other")
+	c := newChildren()
+	c.owned[owned] = &libcontainer.Process{}
+	c.reap()
+	if _, err := unix.Wait4(stray, nil, 0, nil); !errors.Is(err, unix.ECHILD) {
+		t.Errorf("the stray was not waited for: %v", err)
+	}
+	for _, pid := range []int{owned, other} {
+		if got, err := unix.Wait4(pid, nil, 0, nil); err != nil || got != pid {
+			t.Errorf("another child is gone: %v", err)
+		}
+	}
+}
