@@ -17,9 +17,9 @@ const (
 	// maxTail bounds how much is kept of what a hook writes, in bytes of
 	// its end.
 	maxTail = 2 << 10
-	// maxDrain bounds what is still read after a hook's end, in bytes: what
+	// maxHookDrain bounds what is still read after a hook's end, in bytes: what
 	// it left behind may write for ever.
-	maxDrain = 1 << 20
+	maxHookDrain = 1 << 20
 )
 
 // pipeTail keeps the end of what a hook writes to a pipe. A process that holds
@@ -68,7 +68,7 @@ func (t *pipeTail) close() string {
 	if raw, err := t.reader.SyscallConn(); err == nil {
 		buf := make([]byte, maxTail)
 		_ = raw.Read(func(fd uintptr) bool {
-			for drained := 0; drained < maxDrain; {
+			for drained := 0; drained < maxHookDrain; {
 				n, err := unix.Read(int(fd), buf)
 				if n <= 0 || err != nil {
 					break
