@@ -16,6 +16,9 @@ FUZZTIME ?= 10s
 TEST_TIMEOUT ?= 30m
 # More flags for go test, e.g. make integration TESTFLAGS='-run TestRunBusybox -v'
 TESTFLAGS ?=
+# Which tests "make test-vm" runs, as for go test's -run, and how many seconds they may take.
+VM_RUN ?= ^(TestCgroup.*|TestB14.*|TestRunBusybox|TestEventOrder|TestDumbInitScratch|TestB13Cgroup)$$
+VM_TIMEOUT ?= 900
 
 shim_tags := netgo osusergo no_grpc seccomp
 shim_ldflags := -s -w -extldflags "-static" -X containerd-shim-rich/shim.Version=$(VERSION)
@@ -28,6 +31,7 @@ tools := build/tools
 rootfs := build/rootfs
 images := build/images
 suites := build/suites
+vm := build/vm
 
 .PHONY: help
 help: ## show this list
@@ -88,6 +92,17 @@ test: ## unit tests, then integration tests
 	@if ((EUID != 0)); then echo "make test: the integration tests need root" >&2; exit 1; fi
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory integration
+
+.PHONY: test-vm
+test-vm: integration-files $(vm)/root.img ## integration tests about cgroups, on cgroup v2 in an emulated machine (root only; VM_RUN, VM_TIMEOUT)
+	@scripts/need-packages.sh qemu-system-x86 e2fsprogs
+	@echo "building the tests for the VM"
+	@CGO_ENABLED=0 go test -c -o $(vm)/integration.test ./integration
+	@integration/vm/payload.sh build $(vm)
+	@integration/vm/run.sh $(vm) $(VM_TIMEOUT) '$(VM_RUN)'
+
+$(vm)/root.img: $(rootfs)/debian-bookworm.tar $(addprefix integration/vm/,disk.sh guest.sh integration.service)
+	@integration/vm/disk.sh $< $(@D)
 
 .PHONY: fuzz
 fuzz: prerequisites ## run each fuzz target for FUZZTIME (10s)

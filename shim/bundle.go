@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
@@ -48,6 +49,8 @@ type made struct {
 	// MountPoints are files and directories of the root file system that
 	// were not there before, outermost first.
 	MountPoints []string `json:"mountPoints,omitempty"`
+	// Fence is the cgroup around the container's, nil if there is none.
+	Fence *cgroups.Cgroup `json:"fence,omitempty"`
 }
 
 // exitRecord is how a container ended. It is stored before the event is
@@ -169,10 +172,10 @@ func removeMountPoints(m made) error {
 	return errors.Join(errs...)
 }
 
-// sweep removes everything of a container but its bundle: its mount points
-// in the image, then the mounts on the host.
+// sweep removes everything of a container but its bundle: the cgroup around
+// it, its mount points in the image, then the mounts on the host.
 func (b bundle) sweep(m made) error {
-	errs := []error{removeMountPoints(m)}
+	errs := []error{removeFence(m.Fence), removeMountPoints(m)}
 	if err := mount.UnmountAll(b.path(binDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(binDir), err))
 	}

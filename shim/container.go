@@ -33,12 +33,14 @@ type container struct {
 	spec    *specs.Spec // as rewritten
 	made    made
 	lc      *libcontainer.Container
+	fence   *fence // nil unless the container may write to its cgroups
 	log     *log.Entry
 
 	init    *process
 	app     *app          // nil unless the CMD is a service
 	console *consoleLog   // what pid 1 itself says, if it has a console of its own
 	metrics metricsSource // the container's cgroup
+	ooms    ooms
 	gone    chan struct{} // closed when pid 1 has been waited for
 	halting sync.Once
 
@@ -154,6 +156,7 @@ func (c *container) waitInit() {
 		c.log.WithError(err).Warn("store the exit status")
 	}
 	c.init.exited(status, at)
+	c.lastOOM()
 	c.events.add(&eventstypes.TaskExit{
 		ContainerID: c.id,
 		ID:          c.id,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -127,6 +128,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.prepare(original, rootfs, r, handler, s.namespace); err != nil {
 		return nil, err
 	}
+	revert.add(func() error { return c.fence.release() })
 	if err := c.configure(handler, rootfs); err != nil {
 		return nil, err
 	}
@@ -134,7 +136,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.startInit(ctx, r, s.namespace); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return c, c.fence.release()
 }
 
 func mountRootfs(r *task.CreateTaskRequest, rootfs string) error {
@@ -232,8 +234,30 @@ func cgroupLayout() initmode.CgroupLayout {
 	return initmode.CgroupLegacy
 }
 
+// checkCgroupsPath rejects a path of the other driver's form. libcontainer
+// would make a cgroup of that odd name, or say what it expects but not why.
+func checkCgroupsPath(linux *specs.Linux, systemd bool) error {
+	if linux == nil || linux.CgroupsPath == "" {
+		return nil
+	}
+	at := linux.CgroupsPath
+	forSystemd := strings.Count(at, ":") == 2 && !strings.Contains(at, "/")
+	switch {
+	case forSystemd && !systemd:
+		return fmt.Errorf("linux.cgroupsPath: value %q has systemd's form (slice:prefix:name), but the handler's runtime option SystemdCgroup is not set; "+
+			"set it, or make the engine use the cgroupfs driver: %w", at, errdefs.ErrInvalidArgument)
+	case !forSystemd && systemd:
+		return fmt.Errorf("linux.cgroupsPath: value %q is a path, but the handler's runtime option SystemdCgroup asks for systemd's form (slice:prefix:name); "+
+			"unset it, or make the engine use the systemd driver: %w", at, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 // configure makes libcontainer's container.
 func (c *container) configure(handler handlerOptions, rootfs string) error {
+	if err := checkCgroupsPath(c.spec.Linux, handler.systemdCgroup); err != nil {
+		return err
+	}
 	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       c.id,
 		UseSystemdCgroup: handler.systemdCgroup,
@@ -251,6 +275,18 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	cfg.Labels = append(cfg.Labels, "bundle="+string(c.bundle))
 	if c.spec.Linux != nil {
 		c.resources = c.spec.Linux.Resources
+	}
+	if c.plan.PrivateCgroup && cgroups.IsCgroup2UnifiedMode() {
+		if c.fence, err = newFence(cfg.Cgroups); err != nil {
+			return err
+		}
+		c.made.Fence = c.fence.config
+		if err := c.bundle.store(madeFile, c.made); err != nil {
+			return err
+		}
+		if err := c.fence.raise(); err != nil {
+			return err
+		}
 	}
 	c.lc, err = libcontainer.Create(c.made.Root, c.id, cfg)
 	return err
@@ -313,10 +349,10 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	}
 	c.init.started(pid, tasktypes.Status_CREATED)
 	// Read before systemd moves itself to a cgroup of its own.
-	if c.metrics, err = newMetrics(pid); err != nil {
+	if c.metrics, err = c.newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
-	return nil
+	return c.memoryCgroup()
 }
 
 // startService starts an init that runs the CMD as a service: the task's

@@ -82,8 +82,21 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	if err := p.open(ctx, loggerInfo{c.id, namespace}, uid, gid); err != nil {
 		return err
 	}
+	if c.fence != nil {
+		// libcontainer itself turns to the init's cgroup only when the
+		// container's does not take processes any more: later than the init
+		// has left it, and too late for one that wants it to be empty.
+		if leaf, err := c.fence.leaf(c.init.pid); err == nil && leaf != "" {
+			p.proc.SubCgroupPaths = map[string]string{"": leaf}
+		}
+	}
 	if err := p.run(c.lc); err != nil {
 		return fmt.Errorf("exec %s: %w", p.id, err)
+	}
+	if c.fence != nil {
+		if err := c.fence.clear(c.init.pid); err != nil {
+			c.log.WithError(err).WithField("exec", p.id).Warn("move to the init's cgroup")
+		}
 	}
 	pid, err := p.proc.Pid()
 	if err != nil {
