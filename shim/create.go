@@ -91,7 +91,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		log:      log.G(ctx).WithField("container", r.ID),
 	}
 	// A Create that was interrupted may have left something.
-	if _, err := remains(r.Bundle); err != nil {
+	if _, err := remains(r.Bundle, s.children); err != nil {
 		return nil, fmt.Errorf("clean up the bundle's earlier use: %w", err)
 	}
 	if err := os.Mkdir(b.path(), 0o711); err != nil && !errors.Is(err, os.ErrExist) {

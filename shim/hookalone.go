@@ -138,17 +138,19 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 		}
 	}()
 	var fault error
-	end := runBounded(ctx, hook.Timeout, proc, func() error {
-		if err := lc.Start(proc); err != nil {
+	end := a.runBounded(ctx, hook.Timeout, proc, func() error {
+		if err := a.children.start(lc, proc); err != nil {
 			return err
 		}
 		if pid, err := proc.Pid(); err == nil {
 			fault = inspectProgram(pid, hook.Path)
 		}
-		if err := lc.Exec(); err != nil {
-			return errors.Join(err, proc.Signal(unix.SIGKILL))
+		err := lc.Exec()
+		if err != nil {
+			err = errors.Join(err, proc.Signal(unix.SIGKILL))
+			_, _ = a.children.wait(proc) // its status says only that it was killed
 		}
-		return nil
+		return err
 	})
 	return end.started, a.report(hook, hooks.Poststop, end, func() error { return fault })
 }
@@ -156,8 +158,8 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 // orphanHooks runs the poststop hooks that a shim which is gone has left, and
 // notes for those of the host how the CMD ended. The container is gone as
 // well. began is when the clean-up did.
-func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time) error {
-	h := &hookSet{id: id, bundle: b, log: log.L.WithField("container", id)}
+func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time, children *children) error {
+	h := &hookSet{id: id, bundle: b, children: children, log: log.L.WithField("container", id)}
 	if err := b.load(hooksFile, &h.record); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -92,8 +92,9 @@ type hookEnd struct {
 }
 
 // runBounded starts a process of a container and follows it to its end, or kills
-// its process group when ctx ends or the timeout is over.
-func runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func() error) (end hookEnd) {
+// its process group when ctx ends or the timeout is over. start starts it
+// through the children, and leaves nothing of it if it fails.
+func (h *hookSet) runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func() error) (end hookEnd) {
 	stdout, err := newPipeTail()
 	if err != nil {
 		return hookEnd{err: err}
@@ -116,7 +117,7 @@ func runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.P
 	}
 	ended := make(chan syscall.WaitStatus, 1)
 	go func() {
-		state, err := proc.Wait()
+		state, err := h.children.wait(proc)
 		ended <- waitStatus(state, err)
 	}()
 	end.started = true

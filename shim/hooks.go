@@ -54,10 +54,11 @@ var errStopped = errors.New("the container is stopping")
 
 // hookSet runs the hooks of a container.
 type hookSet struct {
-	id     string
-	bundle bundle
-	log    *log.Entry
-	spec   *specs.Spec // as the bundle's maker wrote it
+	id       string
+	bundle   bundle
+	children *children
+	log      *log.Entry
+	spec     *specs.Spec // as the bundle's maker wrote it
 
 	// prestart ends when the container is to stop.
 	prestart context.Context
@@ -82,7 +83,7 @@ type hookSet struct {
 
 // addHooks takes the hooks from the options and the spec.
 func (c *container) addHooks(original *specs.Spec, handler handlerOptions) error {
-	h := &hookSet{id: c.id, bundle: c.bundle, log: c.log, spec: original}
+	h := &hookSet{id: c.id, bundle: c.bundle, children: c.children, log: c.log, spec: original}
 	h.prestart, h.stop = context.WithCancel(context.Background())
 	c.hooks = h
 	if initmode.IsSandbox(original.Annotations) {
@@ -266,7 +267,7 @@ func (c *container) runInside(ctx context.Context, hook config.Hook, option stri
 	if err != nil {
 		return false, err
 	}
-	end := runBounded(ctx, hook.Timeout, proc, func() error { return c.lc.Start(proc) })
+	end := c.hooks.runBounded(ctx, hook.Timeout, proc, func() error { return c.children.start(c.lc, proc) })
 	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.init.pid, hook.Path) })
 }
 

@@ -191,7 +191,7 @@ func (manager) Stop(ctx context.Context, id string) (containerd.StopStatus, erro
 	}
 	// The working directory is the bundle of the shim's first container.
 	bundle := filepath.Join(filepath.Dir(cwd), id)
-	exit, err := remains(bundle)
+	exit, err := remains(bundle, newChildren())
 	if err := errors.Join(err, removeDeadSocket(filepath.Join(bundle, addressFile))); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("clean up after the shim")
 	}

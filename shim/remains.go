@@ -28,8 +28,9 @@ const (
 )
 
 // remains ends and removes what is left of a container whose shim is gone,
-// and returns how it ended. It does nothing where nothing is left.
-func remains(path string) (exitRecord, error) {
+// and returns how it ended. It does nothing where nothing is left. children
+// are those of this process.
+func remains(path string, children *children) (exitRecord, error) {
 	b, id, began := bundle(path), filepath.Base(path), time.Now()
 	exit := exitRecord{Status: statusKilled, At: began}
 	m, err := b.facts(id)
@@ -57,7 +58,7 @@ func remains(path string) (exitRecord, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		errs = append(errs, fmt.Errorf("%s: %w", exitFile, err))
 	}
-	errs = append(errs, orphanHooks(b, id, &m, exit, began), b.runPoststop(&m, hooksWait), b.sweep(m), os.RemoveAll(b.path()))
+	errs = append(errs, orphanHooks(b, id, &m, exit, began, children), b.runPoststop(&m, hooksWait), b.sweep(m), os.RemoveAll(b.path()))
 	return exit, errors.Join(errs...)
 }
 
