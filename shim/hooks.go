@@ -100,7 +100,7 @@ func (c *container) addHooks(original *specs.Spec, handler handlerOptions) error
 	}
 	h.record = hookRecord{
 		Prestart: limit(c.options.Prestart), Poststop: limit(c.options.Poststop),
-		SystemdCgroup: handler.systemdCgroup, NoPivotRoot: handler.noPivotRoot, NoNewKeyring: handler.noNewKeyring,
+		SystemdCgroup: throughSystemd(handler, original), NoPivotRoot: handler.noPivotRoot, NoNewKeyring: handler.noNewKeyring,
 	}
 	var err error
 	if c.spec.Hooks, err = ociHooks(original, c.options.HostHooks, c.options.HookTimeout); err != nil {
