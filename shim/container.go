@@ -158,21 +158,22 @@ func (c *container) waitInit() {
 	if c.watch != nil {
 		c.watch.close()
 	}
-	end := ending{init: ws, full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed, unprepared: c.hooks.prestartFailed()}
 	if c.app != nil {
 		c.app.close()
-		end.app, end.own, end.stop, end.reboot, end.halted = c.app.result, c.app.own, c.app.stop, c.app.reboot, c.app.halted
 	}
+	end := c.known(killed)
+	end.init = ws
 	status := end.status()
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
 	if end.service && end.app == nil && end.stop == 0 && !killed && c.init.io.files[2] != nil {
 		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")
 	}
-	c.afterInit(end, status, at)
-	c.init.io.finish()
+	// Whoever cleans up after a shim that is killed from here on knows it.
 	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")
 	}
+	c.afterInit(end, status, at)
+	c.init.io.finish()
 	if c.ooms != nil {
 		c.ooms.stop()
 	}
@@ -185,6 +186,18 @@ func (c *container) waitInit() {
 		ExitedAt:    protobuf.ToTimestamp(at),
 	})
 	c.init.end()
+}
+
+// known is what is known about the container's end but for that of pid 1.
+// killed says that the task was sent SIGKILL before.
+func (c *container) known(killed bool) ending {
+	e := ending{full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed, unprepared: c.hooks.prestartFailed()}
+	if c.app != nil {
+		c.app.mu.Lock()
+		defer c.app.mu.Unlock()
+		e.app, e.own, e.stop, e.reboot, e.halted = c.app.result, c.app.own, c.app.stop, c.app.reboot, c.app.halted
+	}
+	return e
 }
 
 // waitStatus is how a process ended. A wait that failed, which only a foreign

@@ -224,10 +224,8 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err := c.bundle.writeFiles(c.plan.Files); err != nil {
 		return fmt.Errorf("write the init's files: %w", err)
 	}
+	// Stored by configure: libcontainer makes them later.
 	if c.made.MountPoints, err = missing(rootfs, c.plan); err != nil {
-		return err
-	}
-	if err := c.bundle.store(madeFile, c.made); err != nil {
 		return err
 	}
 	if err := oci.Store(string(c.bundle), c.spec); err != nil {
@@ -282,7 +280,8 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	if err != nil {
 		return errors.Join(err, c.lc.Destroy())
 	}
-	// From here on there may be cgroups, and the poststop hooks are due.
+	// From here on there may be mount points and cgroups, and the poststop
+	// hooks are due.
 	c.poststart = hooks.poststart
 	c.made.Cgroups, c.made.Poststop, c.made.State = state.CgroupPaths, hooks.poststop, stateOf(c.id, c.bundle, c.spec)
 	if err := c.bundle.store(madeFile, c.made); err != nil {

@@ -398,9 +398,7 @@ func (c *container) afterCMD() {
 	c.mu.Lock()
 	killed := c.killed
 	c.mu.Unlock()
-	c.app.mu.Lock()
-	end := ending{full: true, service: true, app: c.app.result, own: c.app.own, stop: c.app.stop, reboot: c.app.reboot, halted: c.app.halted, killed: killed}
-	c.app.mu.Unlock()
+	end := c.known(killed)
 	e := c.ending(end, end.status(), time.Now())
 	c.reportEnding(e)
 	if killed {
@@ -417,19 +415,10 @@ func (c *container) afterInit(end ending, status uint32, at time.Time) {
 	e := c.ending(end, status, at)
 	c.reportEnding(e)
 	h := c.hooks
-	h.mu.Lock()
-	left := h.record.Due && h.record.Next < len(h.record.Poststop)
-	h.mu.Unlock()
 	c.made.State = annotated(c.made.State, e)
 	if len(c.made.Poststop) > 0 {
 		if err := c.bundle.store(madeFile, c.made); err != nil {
 			c.log.WithError(err).Warn("store what the host's hooks are told")
-		}
-	}
-	if left {
-		// Whoever cleans up after a shim that is killed meanwhile knows it.
-		if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
-			c.log.WithError(err).Warn("store the exit status")
 		}
 	}
 	a := alone{hookSet: h, rootfs: c.spec.Root.Path}
