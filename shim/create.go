@@ -346,11 +346,12 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		proc:    proc,
 		done:    make(chan struct{}),
 	}
-	uid, gid, err := c.hostRoot()
+	owner := specs.User{}
 	if c.plan.Service != nil {
 		// The launcher may lack the right to give them to the CMD.
-		uid, gid, err = c.hostUser(c.spec.Process.User)
+		owner = c.spec.Process.User
 	}
+	uid, gid, err := c.hostUser(owner)
 	if err != nil {
 		return err
 	}
@@ -361,7 +362,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		if err := c.ownFiles(); err != nil {
 			return fmt.Errorf("give files to the command's user: %w", err)
 		}
-		if err := c.listen(); err != nil {
+		if err := c.listen(uid, gid); err != nil {
 			return fmt.Errorf("listen for the launcher: %w", err)
 		}
 	}
@@ -393,12 +394,9 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	return nil
 }
 
-// listen makes the socket for the launcher.
-func (c *container) listen() error {
-	uid, gid, err := c.hostUser(c.spec.Process.User)
-	if err != nil {
-		return err
-	}
+// listen makes the sockets for the launcher and the init, who are uid and gid
+// on the host.
+func (c *container) listen(uid, gid int) (err error) {
 	told := func(string) {}
 	if c.plan.Notify {
 		if c.watch, err = watchInit(c.bundle.path(runDir), initmode.NotifySocket, uid, gid, c.noteInit); err != nil {
@@ -478,11 +476,4 @@ func (c *container) hostUser(user specs.User) (uid, gid int, err error) {
 }
 
 // hostRoot is who the container's root is on the host.
-func (c *container) hostRoot() (uid, gid int, err error) {
-	cfg := c.lc.Config()
-	if uid, err = cfg.HostRootUID(); err != nil {
-		return 0, 0, err
-	}
-	gid, err = cfg.HostRootGID()
-	return uid, gid, err
-}
+func (c *container) hostRoot() (uid, gid int, err error) { return c.hostUser(specs.User{}) }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -13,20 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// maxTail bounds how much is kept of what a hook writes, in bytes of
-	// its end.
-	maxTail = 2 << 10
-	// maxDrain bounds what is still read after a hook's end, in bytes: what
-	// it left behind may write for ever.
-	maxDrain = 1 << 20
-)
+// maxDrain bounds what is still read after a hook's end, in bytes: what it
+// left behind may write for ever.
+const maxDrain = 1 << 20
 
 // pipeTail keeps the end of what a hook writes to a pipe. A process that holds
 // the pipe longer than the hook lives is not waited for.
 type pipeTail struct {
 	reader, writer *os.File
-	text           []byte
+	text           tail
 	done           chan struct{}
 }
 
@@ -42,21 +37,9 @@ func newPipeTail() (*pipeTail, error) {
 	t := &pipeTail{reader: reader, writer: w, done: make(chan struct{})}
 	go func() {
 		defer close(t.done)
-		buf := make([]byte, maxTail)
-		for {
-			n, err := t.reader.Read(buf)
-			t.add(buf[:n])
-			if err != nil {
-				return
-			}
-		}
+		_, _ = io.Copy(&t.text, t.reader) // until its end, or a deadline
 	}()
 	return t, nil
-}
-
-func (t *pipeTail) add(b []byte) {
-	t.text = append(t.text, b...)
-	t.text = t.text[max(0, len(t.text)-maxTail):]
 }
 
 // close ends the pipe and returns the end of all that was written before.
@@ -66,21 +49,21 @@ func (t *pipeTail) close() string {
 	<-t.done
 	_ = t.reader.SetReadDeadline(time.Time{})
 	if raw, err := t.reader.SyscallConn(); err == nil {
-		buf := make([]byte, maxTail)
+		buf := make([]byte, hookTail)
 		_ = raw.Read(func(fd uintptr) bool {
 			for drained := 0; drained < maxDrain; {
 				n, err := unix.Read(int(fd), buf)
 				if n <= 0 || err != nil {
 					break
 				}
-				t.add(buf[:n])
+				_, _ = t.text.Write(buf[:n]) // it never fails
 				drained += n
 			}
 			return true
 		})
 	}
 	t.reader.Close()
-	return strings.TrimSpace(string(t.text))
+	return t.text.String()
 }
 
 // hookEnd is how a hook ended.

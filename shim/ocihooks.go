@@ -28,7 +28,7 @@ const (
 	// hookLinger is how long after its end a hook's output is waited for: a
 	// process that it left may hold it open.
 	hookLinger = time.Second
-	// hookTail is how much of a hook's stderr an error tells, in bytes.
+	// hookTail is how much of what a hook writes is told, in bytes of its end.
 	hookTail = 2 << 10
 	// maxState bounds what the hook command reads on its stdin, in bytes.
 	maxState = 10 << 20
@@ -203,7 +203,7 @@ func runHook(ctx context.Context, label string, h specs.Hook, timeout time.Durat
 	default:
 		err = explain(err, h.Path)
 	}
-	if said := strings.TrimSpace(string(stderr.data)); said != "" {
+	if said := stderr.String(); said != "" {
 		return fmt.Errorf("%s: %w: %s", label, err, said)
 	}
 	return fmt.Errorf("%s: %w", label, err)
@@ -232,6 +232,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+func (t *tail) String() string { return strings.TrimSpace(string(t.data)) }
 
 // runPoststart runs the hooks that come between the start of pid 1 and the
 // answer to Start.
