@@ -72,11 +72,9 @@ func (p *Plan) cover(req *Request, file, destination string) error {
 	if err != nil {
 		return fmt.Errorf("%s of the root file system: %w; make it a file", destination, err)
 	}
-	for i, have := range p.Destinations {
-		if m := req.Spec.Mounts[i]; m.Type == "bind" && (resolved == have || strings.HasPrefix(resolved, have+"/")) {
-			return fmt.Errorf("mounts[%d].destination: value %q: %s needs a file of its own at %s; "+
-				"mount something else there, or set init to %q", i, m.Destination, p.Init, destination, config.InitDumbInit)
-		}
+	if i := p.bound(req, resolved); i >= 0 {
+		return fmt.Errorf("mounts[%d].destination: value %q: %s needs a file of its own at %s; "+
+			"mount something else there, or set init to %q", i, req.Spec.Mounts[i].Destination, p.Init, destination, config.InitDumbInit)
 	}
 	m := bindReadOnly(path.Join(req.RunDir, file), destination)
 	m.Resolved = resolved

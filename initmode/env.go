@@ -106,7 +106,7 @@ func (p *Plan) hostInterface(req *Request) {
 	if run != nil && run.Type != "tmpfs" {
 		return // a volume, in which nothing may be made
 	}
-	if slices.ContainsFunc(p.Destinations, func(d string) bool { return d == dir || strings.HasPrefix(d, dir+"/") }) {
+	if slices.ContainsFunc(p.Destinations, func(d string) bool { return within(d, dir) }) {
 		return
 	}
 	id := req.MachineID

@@ -167,6 +167,21 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 	return nil
 }
 
+// bound returns the index of the bind mount of the container's own that a
+// resolved path is or lies in, -1 if there is none. What is there is known
+// only when the container runs.
+func (p *Plan) bound(req *Request, resolved string) int {
+	for i, d := range p.Destinations {
+		if req.Spec.Mounts[i].Type == "bind" && within(resolved, d) {
+			return i
+		}
+	}
+	return -1
+}
+
+// within reports whether a path is dir or lies in it.
+func within(name, dir string) bool { return name == dir || strings.HasPrefix(name, dir+"/") }
+
 func choose(req *Request) (string, initMode, error) {
 	spec, opts := req.Spec, req.Options
 	if IsSandbox(spec.Annotations) || opts.Init == config.InitNone {
@@ -303,16 +318,13 @@ func checkCapabilities(req *Request) error {
 // privatePID reports whether the container has a pid namespace of its own,
 // and otherwise says what it has.
 func privatePID(spec *specs.Spec) (private bool, what string) {
-	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type != specs.PIDNamespace {
-			continue
-		}
-		if ns.Path != "" {
-			return false, fmt.Sprintf("shares the pid namespace %q", ns.Path)
-		}
-		return true, ""
+	switch ns := namespace(spec, specs.PIDNamespace); {
+	case ns == nil:
+		return false, "uses the host's pid namespace"
+	case ns.Path != "":
+		return false, fmt.Sprintf("shares the pid namespace %q", ns.Path)
 	}
-	return false, "uses the host's pid namespace"
+	return true, ""
 }
 
 func (k kind) describe() string {

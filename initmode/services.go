@@ -78,19 +78,11 @@ func (r *Rootfs) entries(dir string) []string {
 	return names
 }
 
-// volume reports whether a path is or lies in a mount of the container's own
-// that can hold files: what is there will only be known when it runs.
+// volume reports whether a path is or lies in a bind mount of the container's
+// own.
 func (p *Plan) volume(req *Request, name string) bool {
 	resolved, err := req.Rootfs.Resolve(name)
-	if err != nil {
-		return false
-	}
-	for i, d := range p.Destinations {
-		if req.Spec.Mounts[i].Type == "bind" && (resolved == d || strings.HasPrefix(resolved, d+"/")) {
-			return true
-		}
-	}
-	return false
+	return err == nil && p.bound(req, resolved) >= 0
 }
 
 // Init scripts (LSB 20.8, "Init Script Actions") are how services are started

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -265,7 +264,7 @@ func keepTemporary(r *Rootfs, destinations []string) []File {
 	files := []File{dropIn("systemd-tmpfiles-setup.service", "--create --boot --exclude-prefix=/dev")}
 	clean := "--clean"
 	for _, dir := range []string{"/tmp", "/var/tmp"} {
-		if slices.ContainsFunc(destinations, func(d string) bool { return d == dir || strings.HasPrefix(d, dir+"/") }) {
+		if slices.ContainsFunc(destinations, func(d string) bool { return within(d, dir) }) {
 			clean += " --exclude-prefix=" + dir
 		}
 	}
