@@ -15,9 +15,7 @@ import (
 // [launch.OfLogin], and so does what the container has no variable for. It
 // returns the exit status if it cannot.
 func env(args []string) int {
-	if args[0] == "--" {
-		args = args[1:]
-	}
+	args = program(args)
 	if len(args) == 0 {
 		os.Stderr.WriteString(usage)
 		return exitUsage
@@ -28,12 +26,7 @@ func env(args []string) int {
 		return exitLauncher
 	}
 	environ := overlay(os.Environ(), strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00"))
-	file, err := lookPath(args[0], value(environ, "PATH"))
-	if err == nil {
-		err = execve(file, args, environ)
-	}
-	complain(os.Stderr, fmt.Sprintf("exec %s: %v", quote(args[0]), err))
-	return int(programCode(err))
+	return execProgram(args, value(environ, "PATH"), environ)
 }
 
 // overlay returns own with the variables of the container.

@@ -16,16 +16,28 @@ import (
 // it insists on (HUP, INT, QUIT, ABRT, TERM, CHLD, PROF, RTMIN and the faults).
 // runc's own init is a Go program and does the same to every CMD.
 func run(args []string) int {
-	if args[0] == "--" {
-		args = args[1:]
-	}
+	args = program(args)
 	if len(args) == 0 {
 		os.Stderr.WriteString(usage)
 		return exitUsage
 	}
-	path, err := lookPath(args[0], os.Getenv("PATH"))
+	return execProgram(args, os.Getenv("PATH"), os.Environ())
+}
+
+// program is what args name after an optional "--"; empty if that is nothing.
+func program(args []string) []string {
+	if args[0] == "--" {
+		return args[1:]
+	}
+	return args
+}
+
+// execProgram becomes the program args[0], looked for in path, or says why it
+// cannot and returns the exit status for that.
+func execProgram(args []string, path string, environ []string) int {
+	file, err := lookPath(args[0], path)
 	if err == nil {
-		err = execve(path, args, os.Environ())
+		err = execve(file, args, environ)
 	}
 	complain(os.Stderr, fmt.Sprintf("exec %s: %v", quote(args[0]), err))
 	return int(programCode(err))
