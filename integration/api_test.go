@@ -328,15 +328,8 @@ func TestPidsAndKillAll(t *testing.T) {
 		run.WaitOutput("ready\n", runLimit)
 		ctx, cancel := private.within(callLimit)
 		defer cancel()
-		exec, err := run.Task.Exec(ctx, "long", &specs.Process{Args: []string{"sleep", "1000"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}}, cio.NullIO)
+		exec, exit, err := startExec(ctx, run.Task, "long", &specs.Process{Args: []string{"sleep", "1000"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}}, cio.NullIO)
 		if err != nil {
-			t.Fatal(err)
-		}
-		exit, err := exec.Wait(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := exec.Start(ctx); err != nil {
 			t.Fatal(err)
 		}
 		processes, err := run.Task.Pids(ctx)
@@ -409,16 +402,9 @@ func TestExecStdin(t *testing.T) {
 		defer cancel()
 		input := strings.Repeat("0123456789\n", 20000)
 		stdout := &output{}
-		exec, err := run.Task.Exec(ctx, "cat", &specs.Process{Args: []string{"cat"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}},
+		exec, exit, err := startExec(ctx, run.Task, "cat", &specs.Process{Args: []string{"cat"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}},
 			cio.NewCreator(cio.WithStreams(strings.NewReader(input), stdout, &output{}), cio.WithFIFODir(private.dir+"/fifo")))
 		if err != nil {
-			t.Fatal(err)
-		}
-		exit, err := exec.Wait(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := exec.Start(ctx); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, runLimit, "the output", func() error {

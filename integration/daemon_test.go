@@ -175,6 +175,10 @@ func (d *daemon) restart() error {
 	if err := d.launch(); err != nil {
 		return err
 	}
+	// Not left to the old connection, which waits longer after each failure.
+	if err := d.client.Reconnect(); err != nil {
+		return err
+	}
 	return d.connect()
 }
 

@@ -114,17 +114,23 @@ func TestB31ManyExecs(t *testing.T) {
 	})
 }
 
-// oneExec runs an exec to its end. An error is about the runtime, not about how the exec ended.
-func oneExec(ctx context.Context, task containerd.Task, id string, process *specs.Process) error {
-	exec, err := task.Exec(ctx, id, process, cio.NullIO)
+// startExec starts an exec, whose end comes on the channel.
+func startExec(ctx context.Context, task containerd.Task, id string, process *specs.Process, streams cio.Creator) (containerd.Process, <-chan containerd.ExitStatus, error) {
+	exec, err := task.Exec(ctx, id, process, streams)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	exit, err := exec.Wait(ctx)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if err := exec.Start(ctx); err != nil {
+	return exec, exit, exec.Start(ctx)
+}
+
+// oneExec runs an exec to its end. An error is about the runtime, not about how the exec ended.
+func oneExec(ctx context.Context, task containerd.Task, id string, process *specs.Process) error {
+	_, exit, err := startExec(ctx, task, id, process, cio.NullIO)
+	if err != nil {
 		return err
 	}
 	return (<-exit).Error()
@@ -394,15 +400,8 @@ func TestB33Zombies(t *testing.T) {
 
 // timedOut starts an exec and kills it, as the kubelet does with a probe that takes too long.
 func timedOut(ctx context.Context, task containerd.Task, id string, process *specs.Process) error {
-	exec, err := task.Exec(ctx, id, process, cio.NullIO)
+	exec, exit, err := startExec(ctx, task, id, process, cio.NullIO)
 	if err != nil {
-		return err
-	}
-	exit, err := exec.Wait(ctx)
-	if err != nil {
-		return err
-	}
-	if err := exec.Start(ctx); err != nil {
 		return err
 	}
 	if err := exec.Kill(ctx, syscall.SIGKILL); err != nil {

@@ -31,14 +31,7 @@ func (d *daemon) crash(t testing.TB) {
 // resume starts containerd again.
 func (d *daemon) resume(t testing.TB) {
 	t.Helper()
-	if err := d.launch(); err != nil {
-		t.Fatal(err)
-	}
-	// Not left to the old connection, which waits longer after each failure.
-	if err := d.client.Reconnect(); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.connect(); err != nil {
+	if err := d.restart(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -65,7 +58,7 @@ func (d *daemon) resumeUnheard(t testing.TB) (listen func()) {
 func (r *task) reattach() {
 	r.t.Helper()
 	var err error
-	if r.exit, err = r.Task.Wait(private.context()); err != nil {
+	if r.exit, err = r.Task.Wait(r.daemon.context()); err != nil {
 		r.fatal("wait: %v", err)
 	}
 }

@@ -174,7 +174,7 @@ func TestContainerdUpgrade(t *testing.T) {
 				t.Fatalf("restart: %v", err)
 			}
 			log := d.subscribe(t, run.ID)
-			run.waitAgain()
+			run.reattach()
 			run.answers(run.Task.Pid())
 			run.Kill(syscall.SIGTERM)
 			run.outcome(log, 5)
@@ -245,15 +245,6 @@ func (r *task) answers(pid uint32) {
 	}
 }
 
-// waitAgain takes up the wait that ended with the daemon.
-func (r *task) waitAgain() {
-	r.t.Helper()
-	var err error
-	if r.exit, err = r.Task.Wait(r.daemon.context()); err != nil {
-		r.fatal("wait: %v", err)
-	}
-}
-
 func versionStop(t *testing.T, d *daemon, v variant) {
 	run, log, gone := watchOn(t, d, v, answering)
 	run.WaitOutput("ready", runLimit)
@@ -300,7 +291,7 @@ func versionDaemonKilled(t *testing.T, d *daemon, v variant) {
 
 	// The streams of events ended with the daemon.
 	log := d.subscribe(t, lives.ID)
-	ends.waitAgain()
+	ends.reattach()
 	if code := ends.Wait(runLimit); code != 3 {
 		t.Errorf("wait reports %d, want 3", code)
 	}
@@ -309,7 +300,7 @@ func versionDaemonKilled(t *testing.T, d *daemon, v variant) {
 	}
 	endsGone()
 
-	lives.waitAgain()
+	lives.reattach()
 	lives.answers(lives.Task.Pid())
 	lives.Kill(syscall.SIGTERM)
 	lives.outcome(log, 5)
@@ -373,7 +364,7 @@ func versionSharedShim(t *testing.T, d *daemon, v variant) {
 	}
 	for _, run := range []*task{first, second} {
 		log := d.subscribe(t, run.ID)
-		run.waitAgain()
+		run.reattach()
 		run.answers(run.Task.Pid())
 		run.Kill(syscall.SIGTERM)
 		run.outcome(log, 5)
