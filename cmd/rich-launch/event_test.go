@@ -24,21 +24,24 @@ func eventCommand(t *testing.T, dir string) *exec.Cmd {
 	return cmd
 }
 
-func TestEvent(t *testing.T) {
-	dir, err := os.MkdirTemp("", "event")
+// eventSocket is where the launcher finds the shim if it runs in dir.
+func eventSocket(t *testing.T) (dir string, l *net.UnixListener) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "event") // t.TempDir's names are too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "shim.sock")})
-	if err != nil {
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "shim.sock")}); err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	// It does not wait for the shim, which can read what it said later.
-	if out, err := eventCommand(t, dir).CombinedOutput(); err != nil || len(out) != 0 {
-		t.Fatalf("%v, %q", err, out)
-	}
+	t.Cleanup(func() { l.Close() })
+	return dir, l
+}
+
+// receiveEvent takes the next connection, on which an event must be told.
+func receiveEvent(t *testing.T, l *net.UnixListener, name string) {
+	t.Helper()
 	l.SetDeadline(time.Now().Add(patience))
 	c, err := l.AcceptUnix()
 	if err != nil {
@@ -47,11 +50,20 @@ func TestEvent(t *testing.T) {
 	conn := launch.NewConn(c, launch.MaxFromContainer)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
-	for _, want := range []launch.Message{launch.Hello{Version: launch.Version, Role: launch.RoleEvent}, launch.Event{Name: "reboot"}} {
+	for _, want := range []launch.Message{launch.Hello{Version: launch.Version, Role: launch.RoleEvent}, launch.Event{Name: name}} {
 		if m, _, err := conn.Receive(); err != nil || m != want {
 			t.Errorf("got %+v, %v, want %+v", m, err, want)
 		}
 	}
+}
+
+func TestEvent(t *testing.T) {
+	dir, l := eventSocket(t)
+	// It does not wait for the shim, which can read what it said later.
+	if out, err := eventCommand(t, dir).CombinedOutput(); err != nil || len(out) != 0 {
+		t.Fatalf("%v, %q", err, out)
+	}
+	receiveEvent(t, l, "reboot")
 }
 
 func TestEventWithoutShim(t *testing.T) {
