@@ -24,44 +24,13 @@ func groupsAllowed() bool {
 	return err != nil || string(bytes.TrimSpace(b)) != "deny"
 }
 
-// isUser reports whether the process has the record's credentials already.
-func isUser(r *launch.Record) bool {
-	have, err := unix.Getgroups()
-	if err != nil {
-		return false
-	}
-	groups := make([]uint32, len(have))
-	for i, gid := range have {
-		groups[i] = uint32(gid)
-	}
-	if !slices.Equal(otherGroups(groups, r.GID), otherGroups(r.Groups, r.GID)) {
-		return false
-	}
-	uid, euid, suid := unix.Getresuid()
-	gid, egid, sgid := unix.Getresgid()
-	u, g := int(r.UID), int(r.GID)
-	return uid == u && euid == u && suid == u && gid == g && egid == g && sgid == g
-}
-
-// otherGroups are supplementary groups, sorted, without the gid: to have that
-// one twice means nothing. The kubelet lists it, systemd does not.
-func otherGroups(groups []uint32, gid uint32) []uint32 {
-	others := slices.DeleteFunc(slices.Clone(groups), func(g uint32) bool { return g == gid })
-	slices.Sort(others)
-	return others
-}
-
 // setUser changes the calling thread's groups (unless the user namespace
-// forbids that), gid and uid. Who is that user already needs no capability.
+// forbids that), gid and uid. Who is that user already needs no capability
+// (setgid(2), setuid(2)).
 func setUser(r *launch.Record, groups bool) error {
-	if isUser(r) {
-		return nil
-	}
 	if groups {
-		// With no groups too: the init's own must not stay.
-		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(r.Groups)), uintptr(unsafe.Pointer(unsafe.SliceData(r.Groups))), 0)
-		if errno != 0 {
-			return fmt.Errorf("set groups %v: %w", r.Groups, errno)
+		if err := setGroups(r); err != nil {
+			return fmt.Errorf("set groups %v: %w", r.Groups, err)
 		}
 	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETGID, uintptr(r.GID), 0, 0); errno != 0 {
@@ -71,6 +40,36 @@ func setUser(r *launch.Record, groups bool) error {
 		return fmt.Errorf("set uid %d: %w", r.UID, errno)
 	}
 	return nil
+}
+
+// setGroups sets the supplementary groups. Where the right to do so is
+// missing, the groups that the init has given must do.
+func setGroups(r *launch.Record) error {
+	// With no groups too: the init's own must not stay.
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(r.Groups)), uintptr(unsafe.Pointer(unsafe.SliceData(r.Groups))), 0)
+	if errno == 0 {
+		return nil
+	}
+	gids, err := unix.Getgroups()
+	if err != nil {
+		return err
+	}
+	have := make([]uint32, len(gids))
+	for i, gid := range gids {
+		have[i] = uint32(gid)
+	}
+	if errno == unix.EPERM && slices.Equal(otherGroups(have, r.GID), otherGroups(r.Groups, r.GID)) {
+		return nil
+	}
+	return errno
+}
+
+// otherGroups are supplementary groups, sorted, without the gid: to have that
+// one twice gives no more rights. The kubelet lists it, systemd does not.
+func otherGroups(groups []uint32, gid uint32) []uint32 {
+	others := slices.DeleteFunc(slices.Clone(groups), func(g uint32) bool { return g == gid })
+	slices.Sort(others)
+	return others
 }
 
 // ownStdio makes the user the owner of stdin, stdout and stderr, so that it
