@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -365,6 +366,20 @@ func removeRun(dir string) error {
 	})
 	if err != nil {
 		return err
+	}
+	// Before containerd 2.3 the sockets are in a folder of the whole machine, and only the bundles tell which are whose.
+	addresses, err := filepath.Glob(filepath.Join(dir, "state/io.containerd.runtime.v2.task", testNamespace, "*/address"))
+	if err != nil {
+		return err
+	}
+	for _, file := range addresses {
+		address, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := os.Remove(strings.TrimPrefix(string(address), "unix://")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	if err := unmountBelow(dir); err != nil {
 		return err
