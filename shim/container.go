@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,7 +46,8 @@ type container struct {
 	gone    chan struct{} // closed when pid 1 has been waited for
 	hooks   *hookSet
 	halting sync.Once
-	crash   sync.Once // the report of one
+	halted  atomic.Bool // the init was asked to halt
+	crash   sync.Once   // the report of one
 
 	poststart []specs.Hook
 
@@ -106,6 +108,7 @@ const haltAgain = time.Second
 // has not done so in time. It does not wait.
 func (c *container) halt() {
 	c.halting.Do(func() {
+		c.halted.Store(true)
 		go func() {
 			c.afterCMD()
 			deadline := time.After(c.options.HaltTimeout)

@@ -1,9 +1,13 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
@@ -120,6 +124,11 @@ func (c *container) runNext(p *process) error {
 	default:
 	}
 	if err := p.run(c.children, c.lc); err != nil {
+		if c.halted.Load() || exiting(c.init.pid) {
+			// The init kills what it finds, and after its end the kernel
+			// does. libcontainer only knows that the process went away.
+			err = withClass(err, errdefs.ErrFailedPrecondition)
+		}
 		if _, pidErr := p.proc.Pid(); pidErr == nil {
 			// It may run, but without a terminal it is of no use.
 			_ = p.proc.Signal(unix.SIGKILL)
@@ -128,6 +137,24 @@ func (c *container) runNext(p *process) error {
 		return err
 	}
 	return nil
+}
+
+// exiting reports whether a process is on its way out or gone: PF_EXITING in
+// the flags of /proc/PID/stat (proc_pid_stat(5), include/linux/sched.h).
+func exiting(pid int) bool {
+	const flagExiting = 0x4
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	// The name, in parentheses, may hold anything; state, ppid, pgrp,
+	// session, tty_nr, tpgid and flags follow.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 7 {
+		return true
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	return err != nil || flags&flagExiting != 0
 }
 
 // waitExec follows an exec to its end and announces it.
