@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,8 @@ type made struct {
 	// Cgroups are the container's cgroups by controller. libcontainer stores
 	// them only after its first hooks.
 	Cgroups map[string]string `json:"cgroups,omitempty"`
+	// Fence is the cgroup around them, nil if there is none.
+	Fence *cgroups.Cgroup `json:"fence,omitempty"`
 	// Poststop are the hooks that are still to be run, with State for input.
 	Poststop []specs.Hook `json:"poststop,omitempty"`
 	State    specs.State  `json:"state"`
@@ -175,10 +178,10 @@ func removeMountPoints(m made) error {
 	return errors.Join(errs...)
 }
 
-// sweep removes everything of a container but its bundle: its mount points
-// in the image, then the mounts on the host.
+// sweep removes everything of a container but its bundle: the cgroup around
+// it, its mount points in the image, then the mounts on the host.
 func (b bundle) sweep(m made) error {
-	errs := []error{removeMountPoints(m)}
+	errs := []error{removeFence(m.Fence), removeMountPoints(m)}
 	if err := mount.UnmountAll(b.path(binDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(binDir), err))
 	}

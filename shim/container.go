@@ -35,6 +35,7 @@ type container struct {
 	spec     *specs.Spec // as rewritten
 	made     made
 	lc       *libcontainer.Container
+	fence    *fence // nil unless the container may write to its cgroups on cgroup v2
 	log      *log.Entry
 
 	init    *process

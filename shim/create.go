@@ -135,6 +135,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.addHooks(original, handler); err != nil {
 		return nil, err
 	}
+	revert.add(func() error { return c.fence.release() })
 	if err := c.configure(handler, rootfs); err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.startInit(ctx, r, s.namespace); err != nil {
 		return nil, err
 	}
-	return c, c.hooks.hold(c.init.pid)
+	return c, errors.Join(c.fence.release(), c.hooks.hold(c.init.pid))
 }
 
 func mountRootfs(r *task.CreateTaskRequest, rootfs string) error {
@@ -273,6 +274,11 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	if err != nil {
 		return err
 	}
+	if c.plan.PrivateCgroup && cgroups.IsCgroup2UnifiedMode() {
+		if err := c.raiseFence(cfg.Cgroups); err != nil {
+			return fmt.Errorf("make the cgroup around the container's: %w", err)
+		}
+	}
 	if c.lc, err = libcontainer.Create(c.bundle.path(stateDir), c.id, cfg); err != nil {
 		return err
 	}
@@ -385,7 +391,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		}
 	}
 	// Read before systemd moves itself to a cgroup of its own.
-	if c.metrics, err = newMetrics(pid); err != nil {
+	if c.metrics, err = c.newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
 	if c.ooms, err = watchOOM(pid, func() { c.events.add(&eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {

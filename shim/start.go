@@ -123,6 +123,8 @@ func (c *container) runNext(p *process) error {
 		return libcontainer.ErrNotRunning
 	default:
 	}
+	c.fence.place(p.proc, c.init.pid)
+	defer c.clearTop()
 	if err := p.run(c.children, c.lc); err != nil {
 		if c.halted.Load() || exiting(c.init.pid) {
 			// The init kills what it finds, and after its end the kernel
@@ -137,6 +139,14 @@ func (c *container) runNext(p *process) error {
 		return err
 	}
 	return nil
+}
+
+// clearTop puts right where a process has come to that was started while the
+// init moved.
+func (c *container) clearTop() {
+	if err := c.fence.clear(c.init.pid); err != nil && !exiting(c.init.pid) {
+		c.log.WithError(err).Warn("move processes to the init's cgroup")
+	}
 }
 
 // exiting reports whether a process is on its way out or gone: PF_EXITING in

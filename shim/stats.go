@@ -16,16 +16,22 @@ import (
 // containerd's cgroups package, v1 or v2.
 type metricsSource func() (any, error)
 
-// newMetrics finds the cgroup of a process.
-func newMetrics(pid int) (metricsSource, error) {
+// newMetrics finds the cgroup that has the limits of the container, whose
+// pid 1 is given.
+func (c *container) newMetrics(pid int) (metricsSource, error) {
 	if cgroups.Mode() == cgroups.Unified {
-		path, err := cgroup2.PidGroupPath(pid)
-		if err != nil {
-			return nil, fmt.Errorf("find cgroup: %w", err)
+		var at string
+		if c.fence != nil {
+			at = c.fence.outer()
+		} else {
+			var err error
+			if at, err = cgroup2.PidGroupPath(pid); err != nil {
+				return nil, fmt.Errorf("find cgroup: %w", err)
+			}
 		}
-		cg, err := cgroup2.Load(path)
+		cg, err := cgroup2.Load(at)
 		if err != nil {
-			return nil, fmt.Errorf("load cgroup %s: %w", path, err)
+			return nil, fmt.Errorf("load cgroup %s: %w", at, err)
 		}
 		return func() (any, error) { return cg.Stat() }, nil
 	}

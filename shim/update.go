@@ -52,7 +52,7 @@ func (c *container) update(change *anypb.Any) error {
 	resources.Devices = own.Devices
 	own.Resources = &resources
 	cfg.Cgroups = &own
-	if err := c.lc.Set(cfg); err != nil {
+	if err := c.fence.update(&resources, func() error { return c.lc.Set(cfg) }); err != nil {
 		return err
 	}
 	c.resources = merged

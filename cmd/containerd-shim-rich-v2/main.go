@@ -34,6 +34,9 @@ func main() {
 	if done, status := shim.RunHook(os.Args[1:]); done {
 		os.Exit(status)
 	}
+	if shim.Hold(os.Args[1:]) {
+		return
+	}
 	// The library would print the version of containerd.
 	if slices.Contains([]string{"-v", "-version", "--version"}, append(os.Args, "")[1]) {
 		fmt.Println("containerd-shim-rich-v2", shim.Version)
