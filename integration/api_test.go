@@ -267,9 +267,8 @@ func TestResources(t *testing.T) {
 			t.Errorf("memory limit %d, %d processes, %d of CPU time", memory, pids, cpu)
 		}
 		// What cannot be is refused, and changes nothing.
-		tiny := int64(1)
-		if err := update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &tiny}}); err == nil {
-			t.Error("a limit of one byte was accepted")
+		if err := update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}}); err == nil {
+			t.Error("there are no 4000 CPUs, but the update was accepted")
 		}
 		run.running()
 		run.Kill(syscall.SIGKILL)

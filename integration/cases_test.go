@@ -31,7 +31,7 @@ import (
 )
 
 // runLimit bounds the life of one container, boot and shutdown included.
-const runLimit = 60 * time.Second
+var runLimit = patience(60 * time.Second)
 
 // variant is one way to run a CMD that must make no difference to it.
 type variant struct {

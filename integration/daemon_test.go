@@ -216,7 +216,7 @@ func (d *daemon) launch() error {
 }
 
 func (d *daemon) connect() error {
-	return poll(30*time.Second, func() error {
+	return poll(patience(30*time.Second), func() error {
 		select {
 		case <-d.exited:
 			return fmt.Errorf("containerd ended (%v):\n%s", d.command.ProcessState, d.logTail("", 20))
@@ -259,7 +259,7 @@ func (d *daemon) importImage(name string) (containerd.Image, error) {
 		return nil, err
 	}
 	defer file.Close()
-	ctx, cancel := d.within(5 * time.Minute)
+	ctx, cancel := d.within(patience(5 * time.Minute))
 	defer cancel()
 	if _, err := d.client.Import(ctx, file); err != nil {
 		return nil, err

@@ -26,7 +26,7 @@ func snapshotHost(t testing.TB) (compare func()) {
 	}
 	return func() {
 		t.Helper()
-		if diff := private.settle(before, 10*time.Second); diff != "" {
+		if diff := private.settle(before, patience(10*time.Second)); diff != "" {
 			t.Errorf("the host changed (- before, + after):\n%s", diff)
 		}
 	}

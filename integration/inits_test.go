@@ -19,7 +19,7 @@ import (
 )
 
 // initLimit bounds the life of one container whose image boots like a machine, on a busy host.
-const initLimit = 120 * time.Second
+var initLimit = patience(120 * time.Second)
 
 // matrixInit is one column of the matrix.
 type matrixInit struct {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,7 +51,7 @@ func run(m *testing.M) int {
 
 	code := m.Run()
 
-	if diff := private.settle(before, 30*time.Second); diff != "" {
+	if diff := private.settle(before, patience(30*time.Second)); diff != "" {
 		code = max(code, complain("the run left something on the host (- before, + after):\n%s", diff))
 	}
 	return code
@@ -104,6 +105,15 @@ func envOr(name, otherwise string) string {
 		return value
 	}
 	return otherwise
+}
+
+// patience makes a limit that only bounds hangs fit a slow machine: RICH_TEST_PATIENCE says how many times slower it is.
+func patience(limit time.Duration) time.Duration {
+	times, err := strconv.Atoi(envOr("RICH_TEST_PATIENCE", "1"))
+	if err != nil {
+		panic(err)
+	}
+	return limit * time.Duration(times)
 }
 
 // eventually calls check until it returns nil; it fails the test with check's last error after limit.

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -15,7 +14,7 @@ import (
 
 func TestPlainReport(t *testing.T) {
 	args := []string{probePath, "", "a b", "$HOME", "%n", "\\x41", "a\nb", "ü漢"}
-	got := runTask(t, imageScratch, 30*time.Second, withInit("none"), withProbe(args[1:]...),
+	got := runTask(t, imageScratch, runLimit, withInit("none"), withProbe(args[1:]...),
 		withEnv("A=hello world", "C=line1\nline2\n", "E="),
 		withProcess(func(p *specs.Process) {
 			p.Cwd = "/tmp/not/there"
@@ -53,7 +52,7 @@ func TestPlainStdin(t *testing.T) {
 		t.Fatal(err)
 	}
 	run.CloseStdin()
-	if code := run.Wait(30 * time.Second); code != 0 {
+	if code := run.Wait(runLimit); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
 	run.Delete()
@@ -64,14 +63,14 @@ func TestPlainStdin(t *testing.T) {
 
 func TestPlainOutputIsComplete(t *testing.T) {
 	const size = 3 << 20
-	got := runTask(t, imageScratch, 60*time.Second, withInit("none"), withProbe("blob", "3145728"))
+	got := runTask(t, imageScratch, runLimit, withInit("none"), withProbe("blob", "3145728"))
 	if len(got.Stdout) != size || len(got.Stderr) != size {
 		t.Errorf("%d and %d bytes, want %d each", len(got.Stdout), len(got.Stderr), size)
 	}
 }
 
 func TestPlainTerminal(t *testing.T) {
-	got := runTask(t, imageBusybox, 30*time.Second, withInit("none"), withTerminal(),
+	got := runTask(t, imageBusybox, runLimit, withInit("none"), withTerminal(),
 		withArgs("sh", "-c", "test -t 0 && test -t 2 && tty"))
 	if got.Code != 0 || !strings.HasPrefix(got.Stdout, "/dev/") {
 		t.Errorf("got %+v", got)
@@ -85,7 +84,7 @@ func TestPlainExec(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	run.Kill(syscall.SIGKILL)
-	if code := run.Wait(30 * time.Second); code != 137 {
+	if code := run.Wait(runLimit); code != 137 {
 		t.Errorf("exit status %d, want 137", code)
 	}
 }
@@ -93,11 +92,11 @@ func TestPlainExec(t *testing.T) {
 func TestPlainSignals(t *testing.T) {
 	dir := t.TempDir()
 	run := startTask(t, imageScratch, withInit("none"), withProbe("trap", "/out/signals", "0", "5"), withBind(dir, "/out", "rbind", "rw"))
-	run.WaitOutput("ready", 30*time.Second)
+	run.WaitOutput("ready", runLimit)
 	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, 37, syscall.SIGTERM} {
 		run.Kill(signal)
 	}
-	if code := run.Wait(30 * time.Second); code != 5 {
+	if code := run.Wait(runLimit); code != 5 {
 		t.Errorf("exit status %d, want 5", code)
 	}
 	// The order of signals that are pending together is the kernel's.
@@ -111,7 +110,7 @@ func TestPlainSignals(t *testing.T) {
 
 // Any client may send the stock runtime's options.
 func TestPlainRuntimeOptions(t *testing.T) {
-	got := runTask(t, imageScratch, 30*time.Second, withInit("none"), withArgs("/hello", "exit", "4"),
+	got := runTask(t, imageScratch, runLimit, withInit("none"), withArgs("/hello", "exit", "4"),
 		withRuntimeOptions(&options.Options{}))
 	if got.Code != 4 {
 		t.Errorf("got %+v", got)

@@ -3,7 +3,6 @@ package integration
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/runtime"
@@ -11,7 +10,7 @@ import (
 
 func TestRunBusybox(t *testing.T) {
 	compare := snapshotHost(t)
-	got := runTask(t, imageBusybox, 30*time.Second, withInit("none"),
+	got := runTask(t, imageBusybox, runLimit, withInit("none"),
 		withArgs("sh", "-c", "echo out; echo err >&2; exit 3"))
 	if want := (result{Stdout: "out\n", Stderr: "err\n", Code: 3}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -23,13 +22,13 @@ func TestEventOrder(t *testing.T) {
 	id := newID(t)
 	log := subscribe(t, id)
 	run := startTask(t, imageScratch, withID(id), withInit("none"), withArgs("/hello", "exit", "7"))
-	if code := run.Wait(30 * time.Second); code != 7 {
+	if code := run.Wait(runLimit); code != 7 {
 		t.Errorf("exit status %d, want 7", code)
 	}
 	if code := run.Delete(); code != 7 {
 		t.Errorf("delete reports %d, want 7", code)
 	}
-	log.Wait(runtime.TaskDeleteEventTopic, 10*time.Second)
+	log.Wait(runtime.TaskDeleteEventTopic, runLimit)
 	want := []string{
 		runtime.TaskCreateEventTopic, runtime.TaskStartEventTopic,
 		runtime.TaskExitEventTopic, runtime.TaskDeleteEventTopic,
@@ -46,11 +45,11 @@ func TestEventOrder(t *testing.T) {
 // a C library nor a shell.
 func TestDumbInitScratch(t *testing.T) {
 	compare := snapshotHost(t)
-	got := runTask(t, imageScratch, 30*time.Second, withInit("dumb-init"), withArgs("/hello", "exit", "4"))
+	got := runTask(t, imageScratch, runLimit, withInit("dumb-init"), withArgs("/hello", "exit", "4"))
 	if got.Code != 4 || got.Stderr != "" {
 		t.Errorf("got %+v", got)
 	}
-	got = runTask(t, imageScratch, 30*time.Second, withInit("dumb-init"), withArgs("/no/such/program"))
+	got = runTask(t, imageScratch, runLimit, withInit("dumb-init"), withArgs("/no/such/program"))
 	if got.Code != 127 || got.Stdout != "" {
 		t.Errorf("got %+v", got)
 	}

@@ -23,14 +23,15 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-const (
+var (
 	// callLimit bounds a call to containerd, so that a hanging shim fails one test and not the run.
-	callLimit = 60 * time.Second
+	callLimit = patience(60 * time.Second)
 	// drainLimit bounds the wait for the end of the output after the exit.
-	drainLimit = 10 * time.Second
-	// probePath is where withProbe puts the probe.
-	probePath = "/probe"
+	drainLimit = patience(10 * time.Second)
 )
+
+// probePath is where withProbe puts the probe.
+const probePath = "/probe"
 
 // task is a container with its task. Whatever happens in the test, nothing of it stays.
 type task struct {
