@@ -16,6 +16,9 @@ FUZZTIME ?= 10s
 TEST_TIMEOUT ?= 50m
 # More flags for go test, e.g. make integration TESTFLAGS='-run TestRunBusybox -v'
 TESTFLAGS ?=
+# What "make test-vm" runs: all, short, or as for go test's -run. And for how many seconds at most.
+VM_TESTS ?= all
+VM_TIMEOUT ?= 3600
 
 shim_tags := netgo osusergo no_grpc seccomp
 shim_ldflags := -s -w -extldflags "-static" -X containerd-shim-rich/shim.Version=$(VERSION)
@@ -32,6 +35,7 @@ rootfs := build/rootfs
 images := build/images
 suites := build/suites
 kubernetes := build/kubernetes
+vm := build/vm
 # Each release line of containerd before the newest; 1.6 is Debian's.
 older := $(foreach line,1.6 1.7 2.0 2.1 2.2 2.3,$(tools)/containerd-$(line)/containerd)
 
@@ -98,6 +102,22 @@ test: ## unit tests, then integration tests
 	@if ((EUID != 0)); then echo "make test: the integration tests need root" >&2; exit 1; fi
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory integration
+
+# Which tests concern cgroups.
+vm_tests_all := ^TestCgroup|TestB13Cgroup|TestB14Exec|TestOOMBeforeExit|TestResources|TestPauseAndResume|TestPidsAndKillAll|TestShimKilled(InCreate)?$$
+vm_tests_all := $(vm_tests_all)|TestInitMatrix/init/(systemd|dumb-init)/(exit_42|user_namespace|TERM_with|poweroff$$)
+vm_tests_short := TestCgroup(Limits|Pids)/(none|systemd-252)|TestCgroup(SystemdDriver|UnitLimit)/systemd-252
+
+.PHONY: test-vm
+test-vm: integration-files $(vm)/root.img ## integration tests about cgroups, on cgroup v2 in an emulated machine (root only; VM_TESTS, VM_TIMEOUT)
+	@scripts/need-packages.sh qemu-system-x86 e2fsprogs util-linux
+	@echo "building the tests for the VM"
+	@CGO_ENABLED=0 go test -c -o $(vm)/integration.test ./integration
+	@integration/vm/payload.sh build $(vm)
+	@integration/vm/run.sh $(vm) $(VM_TIMEOUT) '$(or $(vm_tests_$(VM_TESTS)),$(VM_TESTS))'
+
+$(vm)/root.img: $(rootfs)/debian-bookworm.tar $(addprefix integration/vm/,disk.sh guest.sh integration.service)
+	@integration/vm/disk.sh $< $(@D)
 
 .PHONY: fuzz
 fuzz: prerequisites ## run each fuzz target for FUZZTIME (10s)
