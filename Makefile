@@ -158,7 +158,7 @@ kubernetes-images: $(addprefix $(images)/,pause.tar busybox.tar debian-bookworm.
 ##@ what the integration tests and the demo run on
 
 .PHONY: integration-files
-integration-files: build $(bin)/probe $(tools)/containerd $(older) images ## everything the integration tests need, without running them
+integration-files: build $(bin)/probe $(tools)/containerd $(older) images build/components ## everything the integration tests need, without running them
 
 .PHONY: images
 images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-trixie.tar debian-sid.tar \

@@ -82,6 +82,11 @@ type Options struct {
 	HookTimeout time.Duration
 	// HostHooks lets the hooks run that the host has for other engines.
 	HostHooks bool
+	// Components name what runs beside the CMD, of what the host offers;
+	// AlwaysComponents do so in every container. The sources say what set
+	// them, for messages.
+	Components, AlwaysComponents             []string
+	ComponentsSource, AlwaysComponentsSource string
 }
 
 // Default returns the options that apply when nothing sets them.
@@ -206,6 +211,10 @@ func (r *resolver) set(place Place, key string, value Value, source string) erro
 		next.InitSource = source
 	case "services":
 		next.ServicesSource = source
+	case "components":
+		next.ComponentsSource = source
+	case "always-components":
+		next.AlwaysComponentsSource = source
 	case "on-exit":
 		next.OnExitSource = source
 	}

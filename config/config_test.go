@@ -66,6 +66,22 @@ func TestResolvePrecedence(t *testing.T) {
 			func(o *Options) { o.StopSignal = 3 },
 		},
 		{
+			"components: annotation over the host's file, always beside them",
+			Sources{
+				Host:        Host{Options: Values{"components": Text("a,b"), "always-components": Text("audit")}},
+				Annotations: map[string]string{Prefix + "components": " log , metrics "},
+			},
+			func(o *Options) {
+				o.Components, o.ComponentsSource = []string{"log", "metrics"}, "annotation rich.containerd.io/components"
+				o.AlwaysComponents, o.AlwaysComponentsSource = []string{"audit"}, HostFile+": always-components"
+			},
+		},
+		{
+			"components: none of the host's default",
+			Sources{Host: Host{Options: Values{"components": Text("a")}}, Annotations: map[string]string{Prefix + "components": ""}},
+			func(o *Options) { o.ComponentsSource = "annotation rich.containerd.io/components" },
+		},
+		{
 			"sizes and signals",
 			Sources{Annotations: map[string]string{Prefix + "run-size": "64m", Prefix + "stop-signal": "RTMIN+3"}},
 			func(o *Options) { o.RunSize, o.StopSignal = 64<<20, 37 },
@@ -111,6 +127,11 @@ func TestResolveErrors(t *testing.T) {
 			"bad manner",
 			Sources{Env: []string{"rich_mode=true", "rich_mode_launch_manner=upstart"}},
 			[]string{"rich_mode_launch_manner", `"upstart"`, "want one of"},
+		},
+		{
+			"the operator's option as an annotation",
+			Sources{Annotations: map[string]string{Prefix + "always-components": "a"}},
+			[]string{"rich.containerd.io/always-components", "cannot be set here", "handler, host file"},
 		},
 		{
 			"bad duration",

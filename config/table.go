@@ -93,6 +93,30 @@ func (opt *Option) same(a, b Value) bool {
 // Table lists every option, sorted by name.
 var Table = []Option{
 	{
+		Name:    "always-components",
+		Values:  "names of components, separated by commas or spaces",
+		Default: "none",
+		Meaning: "Components ([components.md](components.md)) that run in every container, beside those that it chooses.",
+		Where:   ByHandler | ByHost,
+		List:    true,
+		setList: func(o *Options, v []string) error {
+			o.AlwaysComponents = v
+			return nil
+		},
+	},
+	{
+		Name:    "components",
+		Values:  "names of components, separated by commas or spaces",
+		Default: "none",
+		Meaning: "Components that run in the container, of those that the host offers.",
+		Where:   Anywhere,
+		List:    true,
+		setList: func(o *Options, v []string) error {
+			o.Components = v
+			return nil
+		},
+	},
+	{
 		Name:    "halt-timeout",
 		Values:  "a duration of 1s to 10m",
 		Default: "10s",
@@ -218,7 +242,7 @@ var Table = []Option{
 		Meaning: "Size of the tmpfs that the init gets at /run when the container has no mount there.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) error {
-			n, err := parseSize(v)
+			n, err := ParseSize(v)
 			if err != nil || n < 1<<20 || n > 64<<30 {
 				return errors.New("want a size from 1m to 64g, such as 128m")
 			}
@@ -292,7 +316,8 @@ func choose(field *string, value string, accepted ...string) error {
 	return nil
 }
 
-func parseSize(v string) (int64, error) {
+// ParseSize reads a size in bytes, with or without the suffix k, m or g.
+func ParseSize(v string) (int64, error) {
 	shift := 0
 	if v != "" {
 		switch v[len(v)-1] {

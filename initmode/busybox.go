@@ -56,15 +56,16 @@ func (b busybox) plan(req *Request, p *Plan) error {
 	}
 	services := p.servicesCommand(at, scripts)
 	entries := unmasked(parseInittab(data), req.Options.Mask)
-	p.Files = append(p.Files, text("inittab", busyboxInittab(entries, launcher, services)...))
+	components := p.componentLines(path.Join(at, "launch"), "::shutdown:", func(int) string { return "::once:" })
+	p.Files = append(p.Files, text("inittab", busyboxInittab(entries, launcher, services, components)...))
 	return p.cover(req, "inittab", inittabPath)
 }
 
 // busyboxInittab is the image's inittab without what serves terminals, with
 // the CMD after all that has to end before it starts. With no launcher the
 // CMD is the init itself. services is the command that starts and stops
-// services, if there are any.
-func busyboxInittab(entries []inittabEntry, launcher, services string) []string {
+// services, if there are any, and components are the lines that run those.
+func busyboxInittab(entries []inittabEntry, launcher, services string, components componentLines) []string {
 	lines := []string{"# Made by containerd-shim-rich from the image's own."}
 	if launcher != "" {
 		// Only one second would lie between TERM and KILL. Before the
@@ -74,6 +75,7 @@ func busyboxInittab(entries []inittabEntry, launcher, services string) []string 
 	if services != "" {
 		lines = append(lines, "::shutdown:"+services+" stop")
 	}
+	lines = append(lines, components.stop...)
 	for _, e := range entries {
 		switch e.action {
 		case "sysinit", "wait", "once", "shutdown", "restart", "ctrlaltdel":
@@ -87,6 +89,7 @@ func busyboxInittab(entries []inittabEntry, launcher, services string) []string 
 	if services != "" {
 		lines = append(lines, "::wait:"+services+" start")
 	}
+	lines = append(lines, components.run...)
 	if launcher != "" {
 		lines = append(lines, "::once:"+launcher+" app")
 	}

@@ -15,13 +15,16 @@ import (
 // of the container changes.
 type dumbInit struct{}
 
-func (dumbInit) plan(req *Request, p *Plan) error {
+func (d dumbInit) plan(req *Request, p *Plan) error {
 	at, err := p.dir(req)
 	if err != nil {
 		return err
 	}
 	if req.Options.OnExit != config.OnExitStop {
-		return dumbInit{}.stay(req, p, at)
+		return d.stay(req, p, at)
+	}
+	if len(req.Components) > 0 {
+		return d.beside(req, p, at)
 	}
 	program, launcher := path.Join(at, "dumb-init"), path.Join(at, "launch")
 	process := *req.Spec.Process
@@ -44,20 +47,28 @@ func (dumbInit) plan(req *Request, p *Plan) error {
 
 // stay makes the CMD a service of the launcher, which dumb-init starts in its
 // place: dumb-init itself ends with its child. Both run with the CMD's own
-// credentials.
+// credentials, or as root for components.
 func (dumbInit) stay(req *Request, p *Plan, at string) error {
-	var err error
+	root, err := componentsNeedRoot(req)
+	if err != nil {
+		return err
+	}
 	if p.Service, err = record(req); err != nil {
 		return err
 	}
-	// What it has as pid 1's child must not be set again, which a process
-	// that is not root may not do.
-	p.Service.Capabilities, p.Service.OOMScoreAdj, p.Service.IOPriority, p.Service.Scheduler = nil, nil, nil, nil
-	p.Service.NoNewPrivileges = false
+	if !root {
+		// What it has as pid 1's child must not be set again, which a process
+		// that is not root may not do.
+		p.Service.Capabilities, p.Service.OOMScoreAdj, p.Service.IOPriority, p.Service.Scheduler = nil, nil, nil, nil
+		p.Service.NoNewPrivileges = false
+	}
 	program, launcher := path.Join(at, "dumb-init"), path.Join(at, "launch")
 	process := *req.Spec.Process
 	process.Env = p.Service.Env
-	process.Args = []string{program, "--", launcher, "app"}
+	process.Args = append([]string{program, "--", launcher, "app"}, req.componentNames()...)
+	if root {
+		asRoot(&process)
+	}
 	process.Terminal, process.ConsoleSize = false, nil
 	process.Rlimits = managerLimits(process.Rlimits, req.Limits)
 	p.Process = &process
@@ -69,6 +80,7 @@ func (dumbInit) stay(req *Request, p *Plan, at string) error {
 		bindReadOnly(req.DumbInit, program),
 		bindReadOnly(req.Launcher, launcher),
 	}
+	p.addComponents(req, at)
 	return nil
 }
 

@@ -1,10 +1,13 @@
 package initmode
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
 	"testing"
+
+	"containerd-shim-rich/components"
 )
 
 func TestLogin(t *testing.T) {
@@ -34,11 +37,21 @@ func TestLogin(t *testing.T) {
 func TestSysvDefaultLevel(t *testing.T) {
 	for levels, want := range map[string]string{"2": "2", "3": "3", "35": "5", "S": "2", "0": "2", "6": "2", "1": "2", "": "2", "x": "2"} {
 		entries := parseInittab([]byte("id:" + levels + ":initdefault:\n"))
-		got := sysvInittab(entries, sysvLevel(entries), "/l", "", false)
+		got := sysvInittab(entries, sysvLevel(entries), "/l", "", componentLines{}, false)
 		if !slices.Contains(got, "id:"+want+":initdefault:") {
 			t.Errorf("%q: %q, want level %s", levels, got, want)
 		}
 	}
+}
+
+// count returns how many lines end like that.
+func count(lines []string, end string) (n int) {
+	for _, line := range lines {
+		if strings.HasSuffix(line, end) {
+			n++
+		}
+	}
+	return n
 }
 
 // Whatever an image has, the CMD is started once, after what has to come
@@ -49,11 +62,24 @@ func FuzzInittab(f *testing.F) {
 	f.Add([]byte("rich:2:once:/bin/x\nric4:0:wait:/bin/y\nid:6:initdefault:"))
 	f.Add([]byte(" rich:2:once:/bin/x\r\n:::\n\x00::once:x\n#::once:y"))
 	const launcher, services = "/run/rich/launch", "/run/rich/services"
+	p := &Plan{Components: []Component{
+		{Definition: &components.Definition{Name: "a"}},
+		{Definition: &components.Definition{Name: "b"}},
+	}}
+	inBusybox := p.componentLines(launcher, "::shutdown:", func(int) string { return "::once:" })
+	inSysv := p.componentLines(launcher, "rkst:016:wait:", func(i int) string { return fmt.Sprintf("rk%02d:023456:once:", i) })
+	f.Add([]byte("rk00:2:once:/bin/x\nrkst:0:wait:/bin/y\nrk1:2:once:/bin/z"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		entries := unmasked(parseInittab(data), []string{"crond"})
 		for name, lines := range map[string][]string{
-			"busybox": busyboxInittab(entries, launcher, services), "sysvinit": sysvInittab(entries, sysvLevel(entries), launcher, services, false),
+			"busybox":  busyboxInittab(entries, launcher, services, inBusybox),
+			"sysvinit": sysvInittab(entries, sysvLevel(entries), launcher, services, inSysv, false),
 		} {
+			for _, command := range []string{" component a", " component b", " stop --components"} {
+				if n := count(lines, ":"+launcher+command); n != 1 {
+					t.Errorf("%s: %d lines with %q in %q", name, n, command, lines)
+				}
+			}
 			ids := map[string]int{}
 			app, started, stopped := 0, 0, 0
 			for i, line := range lines {
@@ -85,10 +111,10 @@ func FuzzInittab(f *testing.F) {
 					app++
 				}
 			}
-			if app != 1 || started < len(lines)-3 {
+			if app != 1 || started < len(lines)-5 {
 				t.Errorf("%s: no services and CMD at the end of %q", name, lines)
 			}
-			for _, id := range sysvIDs {
+			for _, id := range append([]string{"rkst", "rk00", "rk01"}, sysvIDs...) {
 				if name == "sysvinit" && ids[id] != 1 {
 					t.Errorf("%d lines have the id %q in %q", ids[id], id, lines)
 				}

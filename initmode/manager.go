@@ -105,6 +105,7 @@ func (p *Plan) mountRun(req *Request, at string) error {
 		bindReadOnly(req.RunDir, at),
 		bindReadOnly(req.Launcher, path.Join(at, "launch")),
 	)
+	p.addComponents(req, at)
 	return nil
 }
 

@@ -33,6 +33,9 @@ func (o openrcInit) plan(req *Request, p *Plan) error {
 		return err
 	}
 	launcher := path.Join(at, "launch")
+	if err := p.openrcComponents(req, launcher); err != nil {
+		return err
+	}
 	if o.own {
 		err = p.joinLevel(req, scripts)
 	} else {

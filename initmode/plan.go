@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"containerd-shim-rich/components"
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/launch"
 )
@@ -50,6 +51,12 @@ type Request struct {
 	Cgroups            CgroupLayout
 	// Limits are the resource limits a process gets that sets none.
 	Limits []launch.Rlimit
+	// Components run beside the CMD. The host has the directory of each by
+	// its name in ComponentsDir.
+	Components    []*components.Definition
+	ComponentsDir string
+	// ContainerID and Namespace are containerd's, for the components.
+	ContainerID, Namespace string
 }
 
 // File is written below RunDir before the container is created.
@@ -71,6 +78,11 @@ type Plan struct {
 	// Service starts the CMD as a service of the init; nil if the CMD is
 	// pid 1 or a child that inherits its streams.
 	Service *launch.Record
+	// Command starts the CMD as a child of dumb-init with the streams that
+	// it inherits, beside components; nil if it is not started like that.
+	Command *launch.Record
+	// Components run beside the CMD.
+	Components []Component
 	// Halt asks the init for an orderly shutdown; 0 if it is only ended by
 	// the end of its child.
 	Halt syscall.Signal
@@ -184,7 +196,13 @@ func within(name, dir string) bool { return name == dir || strings.HasPrefix(nam
 
 func choose(req *Request) (string, initMode, error) {
 	spec, opts := req.Spec, req.Options
-	if IsSandbox(spec.Annotations) || opts.Init == config.InitNone {
+	if IsSandbox(spec.Annotations) {
+		return config.InitNone, nil, nil
+	}
+	if opts.Init == config.InitNone {
+		if len(req.Components) > 0 {
+			return "", nil, noComponents(req, fmt.Sprintf("init %q (%s) runs nothing beside the command", config.InitNone, opts.InitSource))
+		}
 		return config.InitNone, nil, nil
 	}
 	if spec.Process == nil || len(spec.Process.Args) == 0 {
@@ -255,14 +273,16 @@ func (f found) name() string { return string(f.kind) }
 func chooseAuto(req *Request, private bool) (string, initMode, error) {
 	p := req.Spec.Process
 	switch f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env); {
-	case f.kind == kindReaper && req.Options.OnExit != config.OnExitStop:
-		// It reaps, but starts its child only once.
+	case f.kind == kindReaper && (req.Options.OnExit != config.OnExitStop || len(req.Components) > 0):
+		// It reaps, but starts nothing else, and its child only once.
 		return config.InitDumbInit, dumbInit{}, nil
 	case f.kind == kindReaper:
 		return config.InitNone, nil, nil
 	case f.kind == kindUnknown:
 	case private && p.User.UID == 0 && f.mode(true) != nil:
 		return f.name(), f.mode(true), nil
+	case len(req.Components) > 0:
+		return "", nil, noComponents(req, fmt.Sprintf("process.args: the command is %s, which runs services only as root in a pid namespace of its own", f.kind.describe()))
 	default:
 		// An init that is the CMD gets what it would get from runc.
 		return config.InitNone, nil, nil

@@ -83,6 +83,10 @@ func (r runit) plan(req *Request, p *Plan) error {
 		return err
 	}
 	launcher := path.Join(at, "launch")
+	stop, err := p.runitComponents(req, launcher, services)
+	if err != nil {
+		return err
+	}
 	service := path.Join(services, "rich-app")
 	lines := []string{
 		"#!/bin/sh",
@@ -97,6 +101,7 @@ func (r runit) plan(req *Request, p *Plan) error {
 		lines = append(lines, command+" stop")
 		app = append(app, command+" start </dev/null >/dev/console 2>&1")
 	}
+	lines = append(lines, stop...)
 	if found {
 		p.Files = append(p.Files, File{Path: "runit/image-3", Mode: 0o755, Data: stage})
 		lines = append(lines, path.Join(dir, "image-3"))

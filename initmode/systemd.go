@@ -193,6 +193,7 @@ func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string)
 	)
 	files = append(files, stateUnits(req.Rootfs, launcher)...)
 	files = append(files, keepTemporary(req.Rootfs, p.Destinations)...)
+	files = append(files, s.componentUnits(req, p, launcher)...)
 	if len(wanted) > 0 {
 		files = append(files, serviceUnits(wanted)...)
 	}

@@ -1,7 +1,9 @@
 package initmode
 
 import (
+	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -38,7 +40,11 @@ func (s sysvinit) plan(req *Request, p *Plan) error {
 		return err
 	}
 	services := p.servicesCommand(at, scripts)
-	p.Files = append(p.Files, text("inittab", sysvInittab(entries, level, path.Join(at, "launch"), services, s.own)...))
+	components := p.componentLines(path.Join(at, "launch"), "rkst:016:wait:", func(i int) string {
+		// In all levels but 1, like the CMD's line.
+		return fmt.Sprintf("rk%02d:023456:once:", i)
+	})
+	p.Files = append(p.Files, text("inittab", sysvInittab(entries, level, path.Join(at, "launch"), services, components, s.own)...))
 	return p.cover(req, "inittab", inittabPath)
 }
 
@@ -48,6 +54,9 @@ const defaultLevel = "2"
 // sysvIDs are those of our lines: of two lines with the same one it takes
 // the first.
 var sysvIDs = []string{"id", "ric1", "ric2", "ric3", "ric4", "ric5", "ric6", "rich"}
+
+// sysvComponentID matches those of the components.
+var sysvComponentID = regexp.MustCompile(`^rk([0-9][0-9]|st)$`)
 
 // sysvLevel is the runlevel that is entered. Of more than one sysvinit takes
 // the highest. Only in these does a machine work.
@@ -66,8 +75,8 @@ func sysvLevel(entries []inittabEntry) string {
 // sysvInittab is the image's inittab without what serves terminals and what
 // reacts to the keyboard or the power supply, with our own lines. With own
 // the CMD is the init itself. services is the command that starts and stops
-// services, if there are any.
-func sysvInittab(entries []inittabEntry, level, launcher, services string, own bool) []string {
+// services, if there are any, and components are the lines that run those.
+func sysvInittab(entries []inittabEntry, level, launcher, services string, components componentLines, own bool) []string {
 	var kept []string
 	for _, e := range entries {
 		switch e.action {
@@ -79,7 +88,7 @@ func sysvInittab(entries []inittabEntry, level, launcher, services string, own b
 		default:
 			continue
 		}
-		if slices.Contains(sysvIDs, e.id) || e.id == "" || len(e.id) > 4 {
+		if slices.Contains(sysvIDs, e.id) || sysvComponentID.MatchString(e.id) || e.id == "" || len(e.id) > 4 {
 			continue
 		}
 		kept = append(kept, e.line)
@@ -98,7 +107,9 @@ func sysvInittab(entries []inittabEntry, level, launcher, services string, own b
 		lines = append(lines, "ric5:016:wait:"+services+" stop")
 		kept = append(kept, "ric6:2345:wait:"+services+" start")
 	}
+	lines = append(lines, components.stop...)
 	lines = append(lines, kept...)
+	lines = append(lines, components.run...)
 	// Without CAP_SYS_BOOT it stays for ever when all is done.
 	lines = append(lines, "ric4:06:wait:"+launcher+" event halted")
 	if !own {

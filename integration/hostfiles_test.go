@@ -12,6 +12,9 @@ import (
 // hostFolders are what a container's shim can be shown other files in than the host has.
 var hostFolders = []string{"/etc", "/usr/share"}
 
+// hostWritten are where such a shim can write, and finds nothing of the host's.
+var hostWritten = []string{"/var/log"}
+
 // hostFiles are files that a shim sees on its host and that the host does not have: in a mount namespace of the shim's
 // own they lie over the host's folders.
 type hostFiles struct {
@@ -39,6 +42,12 @@ func newHostFiles(t testing.TB, files map[string]string) *hostFiles {
 			t.Fatal(err)
 		}
 		script += fmt.Sprintf("mount -t overlay -o ro,lowerdir=%s:%s overlay %s\n", lower, folder, folder)
+	}
+	for _, folder := range hostWritten {
+		if err := os.MkdirAll(h.Path(folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		script += fmt.Sprintf("mount --bind %s %s\n", h.Path(folder), folder)
 	}
 	script += fmt.Sprintf("exec %s \"$@\"' sh \"$@\"\n", buildPath("bin/containerd-shim-rich-v2"))
 	if err := os.WriteFile(h.Runtime, []byte(script), 0o755); err != nil {

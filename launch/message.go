@@ -19,7 +19,7 @@ const (
 )
 
 // Message is one of Hello, Event, Start, Refuse, Started, Failed, Console,
-// Signal and Exited.
+// Signal and Exited, or one of those for components in component.go.
 type Message interface {
 	kind() kind
 	encode(e *encoder)
@@ -46,6 +46,10 @@ func (k kind) files() int {
 		return 3
 	case kindConsole:
 		return 1
+	case kindRun:
+		return 3
+	case kindLimits:
+		return maxFiles
 	default:
 		return 0
 	}
@@ -199,7 +203,9 @@ func decodeMessage(k kind, body []byte) (Message, error) {
 		}
 		m = x
 	default:
-		return nil, fmt.Errorf("%w: type %d", ErrMalformed, k)
+		if m = decodeComponent(k, &d); m == nil {
+			return nil, fmt.Errorf("%w: type %d", ErrMalformed, k)
+		}
 	}
 	if err := d.end(); err != nil {
 		return nil, fmt.Errorf("message of type %d: %w", k, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"testing"
+	"time"
 )
 
 var messages = []Message{
@@ -17,6 +18,15 @@ var messages = []Message{
 	Console{},
 	Signal{Number: 64},
 	Exited{Status: 255, Requested: true},
+	Component{Name: "node-exporter"},
+	Limits{},
+	Run{
+		Record: fullRecord(), Ready: []string{"/bin/check", ""}, ReadyPort: 9100, Restart: RestartAlways,
+		Delay: time.Second, MaxDelay: time.Minute, StopTimeout: time.Hour,
+	},
+	Ready{},
+	Ended{Code: 255, Signal: 64, Again: -1},
+	Line{Text: "hello\xff"},
 }
 
 func encode(m Message) []byte {
@@ -45,6 +55,11 @@ func TestMessageRefuses(t *testing.T) {
 		"signal -1":     Signal{Number: -1},
 		"status 256":    Exited{Status: 256},
 		"exit code 256": Failed{Code: 256},
+		"ended 256":     Ended{Code: 256},
+		"ended by 65":   Ended{Signal: 65},
+		"ended by 2^31": Ended{Signal: 1 << 31},
+		"restart 3":     Run{Restart: 3},
+		"delay -1":      Run{Delay: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := decodeMessage(m.kind(), encode(m)); !errors.Is(err, ErrMalformed) {
@@ -53,7 +68,7 @@ func TestMessageRefuses(t *testing.T) {
 		})
 	}
 	t.Run("an unknown type", func(t *testing.T) {
-		for _, k := range []kind{0, kindExited + 1, 255} {
+		for _, k := range []kind{0, kindExited + 1, kindComponent - 1, kindLine + 1, 255} {
 			if got, err := decodeMessage(k, nil); !errors.Is(err, ErrMalformed) {
 				t.Errorf("type %d: got %+v, %v, want ErrMalformed", k, got, err)
 			}
@@ -63,8 +78,11 @@ func TestMessageRefuses(t *testing.T) {
 
 func FuzzMessage(f *testing.F) {
 	for _, m := range messages {
-		if _, ok := m.(Start); ok {
+		switch m.(type) {
+		case Start:
 			m = Start{}
+		case Run:
+			m = Run{ReadyPort: 1}
 		}
 		f.Add(uint8(m.kind()), encode(m))
 	}

@@ -132,6 +132,8 @@ type result struct {
 	Reboot  string         `json:"reboot,omitempty"`
 	Files   []string       `json:"files,omitempty"`
 	Service *launch.Record `json:"service,omitempty"`
+	Command *launch.Record `json:"command,omitempty"`
+	Runs    []launch.Run   `json:"components,omitempty"`
 	Spec    *specs.Spec    `json:"spec"`
 	Error   string         `json:"error,omitempty"`
 }
@@ -340,7 +342,9 @@ func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
 		Spec: spec, Rootfs: makeRootfs(t, files), Options: opts,
 		MachineID: "0123456789abcdef0123456789abcdef",
 		RunDir:    "/bundle/rich/run", Launcher: "/bundle/rich/bin/rich-launch", DumbInit: "/bundle/rich/bin/dumb-init",
-		Cgroups: tc.cgroups,
+		Cgroups:    tc.cgroups,
+		Components: offered(t, opts.Components), ComponentsDir: "/bundle/rich/components",
+		ContainerID: "app-1", Namespace: "k8s.io",
 		Limits: []launch.Rlimit{
 			{Resource: unix.RLIMIT_NOFILE, Soft: 1024, Hard: 4096},
 			{Resource: unix.RLIMIT_CORE, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY},
@@ -350,7 +354,10 @@ func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
 	if err != nil {
 		return spec, result{Error: err.Error()}
 	}
-	out := result{Init: plan.Init, Halt: int(plan.Halt), Console: plan.Console, Reboot: plan.RebootMessage, Service: plan.Service, Spec: Rewrite(spec, plan)}
+	out := result{Init: plan.Init, Halt: int(plan.Halt), Console: plan.Console, Reboot: plan.RebootMessage, Service: plan.Service, Command: plan.Command, Spec: Rewrite(spec, plan)}
+	for _, c := range plan.Components {
+		out.Runs = append(out.Runs, c.Order)
+	}
 	for _, f := range plan.Files {
 		switch {
 		case f.Link == "/dev/null": // the masked units are a list of their own

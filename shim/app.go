@@ -52,9 +52,11 @@ type app struct {
 	prestart func() error // is called before the CMD is started
 	begins   func()       // and this when that is certain
 	log      *log.Entry
-	listener *net.UnixListener
-	slots    chan struct{}
-	serving  sync.WaitGroup
+	// components are what else the launchers run.
+	components *componentSet
+	listener   *net.UnixListener
+	slots      chan struct{}
+	serving    sync.WaitGroup
 
 	mu       sync.Mutex
 	conns    map[*launch.Conn]struct{}
@@ -99,7 +101,7 @@ func (a *app) listen(dir string, uid, gid int) error {
 		return errors.Join(err, a.listener.Close())
 	}
 	a.conns = map[*launch.Conn]struct{}{}
-	a.slots = make(chan struct{}, maxConns)
+	a.slots = make(chan struct{}, maxConns+a.components.len())
 	go a.accept()
 	return nil
 }
@@ -154,6 +156,7 @@ func (a *app) accept() {
 // close stops serving once the container is gone. What a launcher has
 // reported before is taken in.
 func (a *app) close() {
+	a.components.wake()
 	a.mu.Lock()
 	a.closed = true
 	for c := range a.conns {
@@ -183,6 +186,8 @@ func (a *app) serve(conn *launch.Conn) error {
 		return a.serveEvent(conn)
 	case launch.RoleApp:
 		return a.serveApp(conn)
+	case launch.RoleComponent, launch.RoleCommand:
+		return a.components.serve(a, conn, hello.Role)
 	}
 	return fmt.Errorf("unknown role %q", hello.Role)
 }
@@ -240,6 +245,9 @@ func (a *app) rebooting() {
 func (a *app) serveApp(conn *launch.Conn) error {
 	if a.record == nil {
 		return conn.Send(launch.Refuse{Reason: "the command is the init itself"})
+	}
+	if admitted, err := a.admit(conn); !admitted {
+		return err
 	}
 	err := a.prestart()
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
@@ -339,11 +347,8 @@ func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
 		switch m := m.(type) {
 		case launch.Started:
 			// From here on it may take as long as it wants.
-			a.mu.Lock()
-			if !a.closed {
-				err = conn.SetDeadline(time.Time{})
-			}
-			a.mu.Unlock()
+			err = a.untimed(conn)
+			a.components.commandStarted()
 		case launch.Console:
 			err = a.takeTerminal(received)
 			received = nil

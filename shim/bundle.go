@@ -49,6 +49,8 @@ type made struct {
 	// MountPoints are files and directories of the root file system that
 	// were not there before, outermost first.
 	MountPoints []string `json:"mountPoints,omitempty"`
+	// Logs is the directory of the components' logs, below logRoot.
+	Logs string `json:"logs,omitempty"`
 	// Cgroups are the container's cgroups by controller. libcontainer stores
 	// them only after its first hooks.
 	Cgroups map[string]string `json:"cgroups,omitempty"`
@@ -96,9 +98,12 @@ func (b bundle) writeFiles(files []initmode.File) error {
 			return err
 		}
 		var err error
-		if f.Mode.Type() == fs.ModeSymlink {
+		switch f.Mode.Type() {
+		case fs.ModeSymlink:
 			err = os.Symlink(f.Link, path)
-		} else {
+		case fs.ModeDir:
+			err = errors.Join(os.Mkdir(path, f.Mode.Perm()), os.Chmod(path, f.Mode.Perm()))
+		default:
 			// Chmod, as the umask of containerd may be anything.
 			err = errors.Join(os.WriteFile(path, f.Data, f.Mode), os.Chmod(path, f.Mode))
 		}
@@ -181,7 +186,10 @@ func removeMountPoints(m made) error {
 // sweep removes everything of a container but its bundle: the cgroup around
 // it, its mount points in the image, then the mounts on the host.
 func (b bundle) sweep(m made) error {
-	errs := []error{removeFence(m.Fence), removeMountPoints(m)}
+	errs := []error{removeFence(m.Fence), removeMountPoints(m), removeLogs(m.Logs)}
+	if err := mount.UnmountRecursive(b.path(componentsDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(componentsDir), err))
+	}
 	if err := mount.UnmountAll(b.path(binDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(binDir), err))
 	}

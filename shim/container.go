@@ -44,11 +44,13 @@ type container struct {
 	console *consoleLog   // what pid 1 itself says, if it has a console of its own
 	metrics metricsSource // the container's cgroup
 	ooms    *oomWatch     // nil if the kernel refused it
-	gone    chan struct{} // closed when pid 1 has been waited for
-	hooks   *hookSet
-	halting sync.Once
-	halted  atomic.Bool // the init was asked to halt
-	crash   sync.Once   // the report of one
+	// components run beside the CMD; nil if there are none.
+	components *componentSet
+	gone       chan struct{} // closed when pid 1 has been waited for
+	hooks      *hookSet
+	halting    sync.Once
+	halted     atomic.Bool // the init was asked to halt
+	crash      sync.Once   // the report of one
 
 	poststart []specs.Hook
 
@@ -101,8 +103,9 @@ func (c *container) isStop(sig syscall.Signal) bool {
 	}, sig)
 }
 
-// haltAgain is how often a halt is asked for of an init that may not have
-// listened yet.
+// haltAgain is how soon a halt is asked for again of an init that may not have
+// listened yet. Each further pause is twice as long: an init that does listen
+// may begin anew with each request, and on a busy host never finish.
 const haltAgain = time.Second
 
 // halt asks the init to bring everything down in order, and kills it when it
@@ -113,14 +116,14 @@ func (c *container) halt() {
 		go func() {
 			c.afterCMD()
 			deadline := time.After(c.options.HaltTimeout)
-			for {
+			for pause := haltAgain; ; pause *= 2 {
 				if err := c.init.proc.Signal(c.plan.Halt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 					c.log.WithError(err).Warn("halt the init")
 				}
 				select {
 				case <-c.gone:
 					return
-				case <-time.After(haltAgain):
+				case <-time.After(pause):
 				case <-deadline:
 					c.log.WithField("timeout", c.options.HaltTimeout).Warn("the init did not halt in time, killing it")
 					if err := c.lc.Signal(unix.SIGKILL); err != nil {
@@ -165,9 +168,13 @@ func (c *container) waitInit() {
 	if c.app != nil {
 		c.app.close()
 	}
+	c.components.close()
 	end := c.known(killed)
 	end.init = ws
 	status := end.status()
+	if c.components.failed() != "" && end.full && !killed {
+		status = statusNotStarted
+	}
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
 	if end.service && end.app == nil && end.stop == 0 && !killed && c.init.io.files[2] != nil {
 		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")

@@ -118,7 +118,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := b.linkState(handler.root, s.namespace); err != nil {
 		return nil, fmt.Errorf("runtime option Root: value %q: %w", handler.root, err)
 	}
-	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0}
+	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0, Logs: logPath(s.namespace, r.ID)}
 	if c.made.Mounted {
 		c.made.Rootfs = filepath.Join(r.Bundle, "rootfs")
 	}
@@ -185,6 +185,10 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
+	chosen, err := chooseComponents(original, c.options)
+	if err != nil {
+		return err
+	}
 	limits, err := inheritedLimits()
 	if err != nil {
 		return err
@@ -205,6 +209,11 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		DumbInit:  filepath.Join(bin, dumbInitProgram),
 		Cgroups:   cgroupLayout(),
 		Limits:    limits,
+
+		Components:    chosen,
+		ComponentsDir: c.bundle.path(componentsDir),
+		ContainerID:   r.ID,
+		Namespace:     namespace,
 	})
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
@@ -221,6 +230,9 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		if err := checkProgram(filepath.Join(bin, dumbInitProgram)); err != nil {
 			return err
 		}
+	}
+	if err := c.exposeComponents(); err != nil {
+		return err
 	}
 	if err := c.bundle.writeFiles(c.plan.Files); err != nil {
 		return fmt.Errorf("write the init's files: %w", err)
@@ -315,6 +327,7 @@ func (c *container) revertContainer() error {
 	if c.app != nil {
 		c.app.close()
 	}
+	c.components.close()
 	if c.watch != nil {
 		c.watch.close()
 	}
@@ -364,7 +377,10 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}, uid, gid); err != nil {
 		return err
 	}
-	if c.plan.Halt != 0 {
+	if c.components, err = c.newComponents(uid, gid); err != nil {
+		return err
+	}
+	if c.plan.Halt != 0 || c.components != nil {
 		if err := c.ownFiles(); err != nil {
 			return fmt.Errorf("give files to the command's user: %w", err)
 		}
@@ -397,7 +413,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.ooms, err = watchOOM(pid, func() { c.events.add(&eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
 		c.log.WithError(err).Warn("there will be no OOM events")
 	}
-	return nil
+	return c.limitComponents()
 }
 
 // listen makes the sockets for the launcher and the init, who are uid and gid
@@ -411,17 +427,18 @@ func (c *container) listen(uid, gid int) (err error) {
 		told = c.watch.set
 	}
 	c.app = &app{
-		told:     told,
-		record:   c.plan.Service,
-		onExit:   c.options.OnExit,
-		note:     c.noteState,
-		stdio:    c.init.io,
-		isStop:   c.isStop,
-		halt:     c.halt,
-		kill:     func() error { return c.lc.Signal(unix.SIGKILL) },
-		prestart: c.prestartService,
-		begins:   c.hooks.starting,
-		log:      c.log,
+		told:       told,
+		record:     c.plan.Service,
+		onExit:     c.options.OnExit,
+		note:       c.noteState,
+		stdio:      c.init.io,
+		isStop:     c.isStop,
+		halt:       c.halt,
+		kill:       func() error { return c.lc.Signal(unix.SIGKILL) },
+		prestart:   c.prestartService,
+		begins:     c.hooks.starting,
+		log:        c.log,
+		components: c.components,
 	}
 	return c.app.listen(c.bundle.path(runDir), uid, gid)
 }

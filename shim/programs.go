@@ -46,6 +46,19 @@ func exposePrograms(target string) error {
 	if err := os.Mkdir(target, 0o711); err != nil {
 		return err
 	}
+	if exposeReadOnly(dir, target) == nil {
+		return nil
+	}
+	var errs []error
+	for _, name := range []string{launcherProgram, dumbInitProgram} {
+		errs = append(errs, copyProgram(filepath.Join(dir, name), filepath.Join(target, name)))
+	}
+	return errors.Join(errs...)
+}
+
+// exposeReadOnly makes a directory visible at target, an empty one, by an
+// overlay that cannot be written to.
+func exposeReadOnly(dir, target string) error {
 	lower, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -59,15 +72,7 @@ func exposePrograms(target string) error {
 	defer empty.Close()
 	// By descriptor: a path may hold the option's separators.
 	options := fmt.Sprintf("lowerdir=/proc/self/fd/%d:/proc/self/fd/%d", lower.Fd(), empty.Fd())
-	err = unix.Mount("overlay", target, "overlay", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, options)
-	if err == nil {
-		return nil
-	}
-	var errs []error
-	for _, name := range []string{launcherProgram, dumbInitProgram} {
-		errs = append(errs, copyProgram(filepath.Join(dir, name), filepath.Join(target, name)))
-	}
-	return errors.Join(errs...)
+	return unix.Mount("overlay", target, "overlay", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, options)
 }
 
 func copyProgram(from, to string) (err error) {

@@ -58,6 +58,7 @@ func (c *container) start(ctx context.Context) error {
 		return errors.Join(err, c.kill(unix.SIGKILL))
 	}
 	c.init.started(c.init.pid, tasktypes.Status_RUNNING)
+	c.components.commandIsInit(c)
 	c.events.add(&eventstypes.TaskStart{ContainerID: c.id, Pid: uint32(c.init.pid)})
 	return nil
 }

@@ -52,11 +52,14 @@ func (c *container) update(change *anypb.Any) error {
 	resources.Devices = own.Devices
 	own.Resources = &resources
 	cfg.Cgroups = &own
+	if err := c.components.fit(c.resources, merged); err != nil {
+		return err
+	}
 	if err := c.fence.update(&resources, func() error { return c.lc.Set(cfg) }); err != nil {
 		return err
 	}
 	c.resources = merged
-	return nil
+	return c.components.fit(merged)
 }
 
 // mergeResources returns a copy of have in which the fields of a JSON object

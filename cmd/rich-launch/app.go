@@ -23,13 +23,20 @@ const reportTimeout = 5
 const idleTimeout = 1000
 
 // app starts the CMD as the shim says, stands in for it towards the init and
-// for the init towards it, and ends with its exit status.
-func app() int {
+// for the init towards it, and ends with its exit status. Beside it run the
+// components of these names, which have no init to run them.
+func app(names []string) int {
 	if !slices.Equal(os.Environ(), runtimeEnv) {
 		return restart()
 	}
 	setName("rich-launch")
 	signals, err := catchSignals()
+	if err != nil {
+		complain(os.Stderr, err.Error())
+		return exitLauncher
+	}
+	launchers, err := startLaunchers(names)
+	defer stopLaunchers(launchers)
 	if err != nil {
 		complain(os.Stderr, err.Error())
 		return exitLauncher
@@ -49,6 +56,11 @@ func app() int {
 		complain(os.Stderr, err.Error())
 		return exitLauncher
 	}
+	early, stopped := awaitOrder(file, signals)
+	if stopped {
+		_ = conn.Send(launch.Exited{Status: 128 + uint32(syscall.SIGTERM), Requested: true})
+		return 0
+	}
 	m, stdio, err := conn.Receive()
 	if err != nil {
 		complain(os.Stderr, fmt.Sprintf("wait for the shim's order: %v", err))
@@ -60,7 +72,8 @@ func app() int {
 		return 0
 	case launch.Start:
 		for {
-			status, requested := once(conn, file, signals, &m, stdio)
+			status, requested := once(conn, file, signals, &m, stdio, early)
+			early = nil
 			if !m.Stay || requested {
 				return status
 			}
@@ -76,18 +89,41 @@ func app() int {
 	}
 }
 
+// awaitOrder waits for the shim's answer, which may hold the CMD back for
+// long. It returns the signals that are for the CMD, and reports whether the
+// init has asked to stop instead.
+func awaitOrder(shim *os.File, s signals) (early []syscall.Signal, stopped bool) {
+	poll := []unix.PollFd{{Fd: int32(shim.Fd()), Events: unix.POLLIN}, {Fd: int32(s), Events: unix.POLLIN}}
+	for {
+		_, _ = unix.Poll(poll, -1) // it fails with EINTR
+		if poll[0].Revents != 0 {
+			return early, false
+		}
+		for signal := s.next(); signal != 0; signal = s.next() {
+			if signal == syscall.SIGTERM {
+				return nil, true
+			}
+			early = append(early, signal)
+		}
+	}
+}
+
 // once starts the CMD, follows it to its end and reports that. requested
-// tells that the init has asked for it.
+// tells that the init has asked for it. early are signals that have come
+// before.
 //
 // A report that cannot be sent changes nothing: the CMD is not for the shim's
 // sake.
-func once(conn *launch.Conn, shim *os.File, s signals, m *launch.Start, stdio []*os.File) (status int, requested bool) {
+func once(conn *launch.Conn, shim *os.File, s signals, m *launch.Start, stdio []*os.File, early []syscall.Signal) (status int, requested bool) {
 	cmd, failed := start(conn, &m.Record, stdio)
 	if failed != nil {
 		_ = conn.Send(*failed)
 		return int(failed.Code), false
 	}
 	_ = conn.Send(launch.Started{PID: int32(cmd.pid)})
+	for _, signal := range early {
+		cmd.pass(signal)
+	}
 	code := cmd.supervise(conn, shim, s)
 	_ = conn.Send(launch.Exited{Status: code, Requested: cmd.requested})
 	return int(code), cmd.requested
@@ -117,6 +153,7 @@ type command struct {
 	pidFD      int // a pidfd, or -1 on Linux before 5.2
 	stopSignal syscall.Signal
 	requested  bool // the init has asked for a stop
+	group      bool // signals go to its process group
 }
 
 // start starts the CMD and returns when it has been exec'ed. If it cannot be,
@@ -158,7 +195,7 @@ func start(conn *launch.Conn, r *launch.Record, stdio []*os.File) (*command, *la
 		}
 	}()
 
-	cmd, failed, err := spawn(r, stdio)
+	cmd, failed, err := spawn(r, stdio, nil)
 	if err != nil {
 		return nil, fail(exitCannot, err.Error())
 	}
@@ -169,8 +206,9 @@ func start(conn *launch.Conn, r *launch.Record, stdio []*os.File) (*command, *la
 }
 
 // spawn runs stageTwo, gives it the record and waits until it has exec'ed the
-// CMD, which closes the socket, or says that it cannot.
-func spawn(r *launch.Record, stdio []*os.File) (*command, *launch.Failed, error) {
+// CMD, which closes the socket, or says that it cannot. place, if not nil, is
+// called with the process before it does anything.
+func spawn(r *launch.Record, stdio []*os.File, place func(pid int) error) (*command, *launch.Failed, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
@@ -190,7 +228,12 @@ func spawn(r *launch.Record, stdio []*os.File) (*command, *launch.Failed, error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("fork: %w", err)
 	}
-	err = stage.Send(launch.Start{Record: *r})
+	if place != nil {
+		err = place(cmd.pid)
+	}
+	if err == nil {
+		err = stage.Send(launch.Start{Record: *r})
+	}
 	if err == nil {
 		var m launch.Message
 		m, _, err = stage.Receive()
@@ -270,7 +313,12 @@ func (c *command) pass(signal syscall.Signal) {
 
 // kill sends the CMD a signal. Root without CAP_KILL may not send it to another
 // user's process; there is nobody to tell.
-func (c *command) kill(signal syscall.Signal) { _ = unix.Kill(c.pid, signal) }
+func (c *command) kill(signal syscall.Signal) {
+	// The group is gone if the CMD has moved itself to another.
+	if !c.group || unix.Kill(-c.pid, signal) == unix.ESRCH {
+		_ = unix.Kill(c.pid, signal)
+	}
+}
 
 // wait collects the CMD's end, and no other child's. ended is false only if
 // options holds WNOHANG and the CMD runs.

@@ -44,6 +44,12 @@ type shim struct {
 // its Hello.
 func serve(t testing.TB, prefix ...string) *shim {
 	t.Helper()
+	return serveVerb(t, launch.RoleApp, append(prefix, launcher, "app"))
+}
+
+// serveVerb is serve for any command line with the launcher.
+func serveVerb(t testing.TB, role string, args []string) *shim {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "app") // t.TempDir's names are too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +67,6 @@ func serve(t testing.TB, prefix ...string) *shim {
 	}
 
 	s := &shim{t: t}
-	args := append(prefix, launcher, "app")
 	s.launcher = exec.Command(args[0], args[1:]...)
 	s.launcher.Dir = dir
 	s.launcher.Stderr = &s.log
@@ -81,7 +86,7 @@ func serve(t testing.TB, prefix ...string) *shim {
 	s.conn = launch.NewConn(c, launch.MaxFromContainer)
 	t.Cleanup(func() { s.conn.Close() })
 	s.conn.SetDeadline(time.Now().Add(patience))
-	if m := s.receive(); m != (launch.Hello{Version: launch.Version, Role: launch.RoleApp}) {
+	if m := s.receive(); m != (launch.Hello{Version: launch.Version, Role: role}) {
 		t.Fatalf("got %+v, want Hello", m)
 	}
 

@@ -2,8 +2,11 @@
 // read-only into the container as /run/rich/launch, beside the shim's socket,
 // and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
-//	launch app              run the image's own command (the CMD) for the shim
+//	launch app [NAME...]    run the image's own command (the CMD) for the shim, and components
+//	launch command NAME...  run the CMD with the launcher's own streams, and components
+//	launch component NAME   run a component of the host
 //	launch stop             stop the CMD as the init would, and wait for its end
+//	launch stop NAME        the same with a component, or with --components for all
 //	launch event NAME       tell the shim what the init is about to do
 //	launch state ARG...     tell the shim what a program prints, the init's state
 //	launch run -- ARG...    become a program, without the shim (dumb-init mode)
@@ -28,8 +31,10 @@ var (
 	socketPath string
 )
 
-const usage = `usage: launch app
-       launch stop
+const usage = `usage: launch app [NAME...]
+       launch command NAME...
+       launch component NAME [wait]
+       launch stop [NAME | --components]
        launch event NAME
        launch state ARG...
        launch run [--] ARG...
@@ -65,12 +70,18 @@ func main() { os.Exit(dispatch(os.Args[1:])) }
 
 func dispatch(args []string) int {
 	switch {
-	case len(args) == 1 && args[0] == "app":
-		return app()
+	case len(args) > 0 && args[0] == "app":
+		return app(args[1:])
 	case len(args) == 1 && args[0] == stageTwo:
 		return execStage()
+	case len(args) > 1 && args[0] == "command":
+		return beside(args[1:])
+	case (len(args) == 2 || len(args) == 3 && args[2] == waitForStop) && args[0] == "component":
+		return component(args[1], len(args) == 3)
 	case len(args) == 1 && args[0] == "stop":
 		return stop()
+	case len(args) == 2 && args[0] == "stop":
+		return stopComponents(args[1])
 	case len(args) == 2 && args[0] == "event":
 		return event(args[1])
 	case len(args) > 1 && args[0] == "state":

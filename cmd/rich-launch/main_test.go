@@ -127,8 +127,11 @@ func catch() int {
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		nil,
-		{"app", "x"},
-		{"stop", "x"},
+		{"stop", "x", "y"},
+		{"command"},
+		{"component"},
+		{"component", "x", "y"},
+		{"component", "x", waitForStop, "y"},
 		{"what"},
 		{"event"},
 		{"event", "a", "b"},

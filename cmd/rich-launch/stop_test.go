@@ -11,10 +11,10 @@ import (
 )
 
 // stopCommand is `launch stop`. It is killed, and so fails, if it blocks.
-func stopCommand(t *testing.T) *exec.Cmd {
+func stopCommand(t *testing.T, name ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	return exec.CommandContext(ctx, launcher, "stop")
+	return exec.CommandContext(ctx, launcher, append([]string{"stop"}, name...)...)
 }
 
 func TestStop(t *testing.T) {

@@ -1,0 +1,349 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/launch"
+)
+
+// waitForStop is the argument with which the launcher does not end with its
+// component: some supervisors start again whatever ends.
+const waitForStop = "wait"
+
+// supervisor keeps a component of the host running. Like app it does
+// everything in one loop.
+type supervisor struct {
+	conn    *launch.Conn
+	shim    int32 // the descriptor of conn, -1 once it is of no use
+	signals signals
+	quiet   bool // nothing has happened while it waited last
+	order   launch.Run
+	stdio   []*os.File
+	limits  []*os.File
+	syslog  syslog
+
+	cmd       *command // nil while the component does not run
+	started   time.Time
+	stopping  bool
+	killAt    time.Time
+	restartAt time.Time
+	delay     time.Duration
+
+	ready bool
+	probe probe
+}
+
+// component runs a component as the shim says until the init says to stop, or
+// until it has ended for good.
+func component(name string, stay bool) int {
+	if !slices.Equal(os.Environ(), runtimeEnv) {
+		return restart()
+	}
+	setName("rich-launch")
+	caught, err := catchSignals()
+	if err != nil {
+		complain(os.Stderr, err.Error())
+		return exitLauncher
+	}
+	s := &supervisor{signals: caught, syslog: syslog{name: name, fd: -1}}
+	status, err := s.connect(name)
+	if err == nil && s.order.Record.Args != nil {
+		s.delay = s.order.Delay
+		status = s.run()
+	}
+	if err != nil {
+		complain(os.Stderr, fmt.Sprintf("component %s: %v", name, err))
+	}
+	for stay && !s.stopping {
+		s.wait(-1)
+	}
+	return status
+}
+
+// connect gets the shim's order, which it may hold back for long. There is
+// none if the shim refuses, or the init says to stop first.
+func (s *supervisor) connect(name string) (status int, err error) {
+	file, err := dialShim()
+	if err != nil {
+		return exitLauncher, err
+	}
+	s.shim = int32(file.Fd())
+	s.conn = launch.NewConn(file, launch.MaxFromShim)
+	err = s.conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleComponent})
+	if err == nil {
+		err = s.conn.Send(launch.Component{Name: name})
+	}
+	for err == nil && !s.stopping && s.order.Record.Args == nil {
+		if !s.wait(-1) {
+			continue
+		}
+		var m launch.Message
+		var files []*os.File
+		if m, files, err = s.conn.Receive(); err != nil {
+			break
+		}
+		switch m := m.(type) {
+		case launch.Refuse:
+			complain(os.Stderr, fmt.Sprintf("component %s: %s", name, m.Reason))
+			s.shim = -1
+			return 0, nil
+		case launch.Limits:
+			s.limits = files
+		case launch.Run:
+			if len(files) != 3 {
+				err = errors.New("the shim sent no stdio")
+			}
+			s.order, s.stdio = m, files
+		default:
+			err = fmt.Errorf("the shim answered with %T", m)
+		}
+	}
+	if err != nil {
+		s.shim = -1
+		return exitLauncher, fmt.Errorf("wait for the shim's order: %w", err)
+	}
+	return 0, nil
+}
+
+// dialShim connects to the shim. What is sent and not read does not hold up
+// the launcher for long.
+func dialShim() (*os.File, error) {
+	file, err := launch.Dial(socket())
+	if err != nil {
+		return nil, err
+	}
+	timeout := unix.Timeval{Sec: reportTimeout}
+	if err := unix.SetsockoptTimeval(int(file.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("set socket timeout: %w", err)
+	}
+	return file, nil
+}
+
+// wait waits for what comes first: a signal, a message, which it reports, the
+// end of a process, or the timeout in ms.
+func (s *supervisor) wait(timeout int) (message bool) {
+	poll := []unix.PollFd{
+		{Fd: int32(s.signals), Events: unix.POLLIN},
+		{Fd: s.shim, Events: unix.POLLIN},
+		{Fd: s.cmd.pollable(), Events: unix.POLLIN},
+		{Fd: s.probe.cmd.pollable(), Events: unix.POLLIN},
+	}
+	// It fails with EINTR or for want of memory: all is looked at again.
+	n, err := unix.Poll(poll, timeout)
+	s.quiet = n == 0 && err == nil
+	for signal := s.signals.next(); signal != 0; signal = s.signals.next() {
+		switch {
+		case signal == syscall.SIGTERM:
+			s.stop()
+		case s.cmd != nil:
+			s.cmd.kill(signal)
+		}
+	}
+	return poll[1].Revents != 0
+}
+
+// pollable is the descriptor that tells of a command's end.
+func (c *command) pollable() int32 {
+	if c == nil {
+		return -1
+	}
+	return int32(c.pidFD)
+}
+
+func (s *supervisor) stop() {
+	if s.stopping {
+		return
+	}
+	s.stopping = true
+	if s.cmd != nil {
+		s.cmd.kill(s.cmd.stopSignal)
+		s.killAt = time.Now().Add(s.order.StopTimeout)
+	}
+}
+
+// run starts the component, and again when it has ended, and returns its last
+// exit status.
+func (s *supervisor) run() (status int) {
+	status = s.start()
+	for resident := true; s.cmd != nil || !s.restartAt.IsZero() && !s.stopping; {
+		timeout := s.timeout()
+		idle := timeout < 0 && resident
+		if idle {
+			timeout = idleTimeout
+		}
+		if s.wait(timeout) {
+			s.receive()
+		}
+		if idle && s.quiet {
+			releaseFilePages()
+			resident = false
+			continue
+		}
+		resident = resident || !s.quiet
+		if s.cmd != nil {
+			if ws, ended := s.cmd.collect(); ended {
+				status = s.ended(ws)
+			}
+		}
+		now := time.Now()
+		switch {
+		case s.cmd != nil && s.stopping && now.After(s.killAt):
+			_ = unix.Kill(-s.cmd.pid, unix.SIGKILL)
+			s.killAt = now.Add(time.Second)
+		case s.cmd == nil && !s.stopping && !s.restartAt.IsZero() && !now.Before(s.restartAt):
+			status = s.start()
+		case s.cmd != nil && !s.ready && !s.stopping:
+			s.look()
+		}
+	}
+	return status
+}
+
+// timeout is how long, in ms, nothing has to be done, -1 for ever.
+func (s *supervisor) timeout() int {
+	var next time.Time
+	switch {
+	case s.cmd != nil && s.stopping:
+		next = s.killAt
+	case s.cmd != nil && !s.ready:
+		next = s.probe.next
+	case s.cmd == nil:
+		next = s.restartAt
+	}
+	const noPidFD = 100
+	switch {
+	case next.IsZero() && s.cmd != nil && s.cmd.pidFD < 0:
+		return noPidFD
+	case next.IsZero():
+		return -1
+	}
+	return int(max(0, time.Until(next).Milliseconds()+1))
+}
+
+// receive takes what the shim sends. A shim that goes away changes nothing.
+func (s *supervisor) receive() {
+	m, files, err := s.conn.Receive()
+	for _, f := range files {
+		f.Close()
+	}
+	if line, ok := m.(launch.Line); ok {
+		s.syslog.write(line.Text)
+	}
+	if err != nil && !errors.Is(err, launch.ErrMalformed) {
+		s.shim = -1
+	}
+}
+
+// start starts the component. Its status is that of a failure.
+func (s *supervisor) start() (status int) {
+	s.restartAt = time.Time{}
+	s.ready = false
+	s.started = time.Now()
+	cmd, failed, err := spawn(&s.order.Record, s.stdio, s.place)
+	if err != nil {
+		failed = &launch.Failed{Code: exitCannot, Reason: err.Error()}
+	}
+	if failed != nil {
+		failed.Reason = fmt.Sprintf("exec %s: %s", quote(s.order.Record.Args[0]), failed.Reason)
+		complain(s.stdio[2], failed.Reason)
+		_ = s.conn.Send(*failed)
+		return s.ended(unix.WaitStatus(failed.Code << 8))
+	}
+	s.cmd = cmd
+	_ = s.conn.Send(launch.Started{PID: int32(cmd.pid)})
+	s.probe = probe{next: time.Now()}
+	s.look()
+	return 0
+}
+
+// place puts a process under the component's limits.
+func (s *supervisor) place(pid int) error {
+	for _, f := range s.limits {
+		if _, err := unix.Write(int(f.Fd()), strconv.AppendInt(nil, int64(pid), 10)); err != nil {
+			return fmt.Errorf("join the cgroup of the limits: %w", err)
+		}
+	}
+	return nil
+}
+
+// ended reports how the component ended and decides what comes next.
+func (s *supervisor) ended(ws unix.WaitStatus) (status int) {
+	s.cmd = nil
+	s.probe.stop()
+	status = int(launch.ExitStatus(syscall.WaitStatus(ws)))
+	again := s.order.Restart == launch.RestartAlways || s.order.Restart == launch.RestartOnFailure && status != 0
+	report := launch.Ended{Again: -1}
+	if again && !s.stopping {
+		if time.Since(s.started) >= s.order.MaxDelay {
+			s.delay = s.order.Delay
+		}
+		s.restartAt = time.Now().Add(s.delay)
+		report.Again = int32(s.delay.Milliseconds())
+		s.delay = min(2*s.delay, s.order.MaxDelay)
+	}
+	if ws.Signaled() {
+		report.Signal = uint32(ws.Signal())
+	} else {
+		report.Code = uint32(ws.ExitStatus())
+	}
+	_ = s.conn.Send(report)
+	return status
+}
+
+// look finds out whether the component is ready, and reports it once.
+func (s *supervisor) look() {
+	if s.probe.succeeds(s) {
+		s.ready = true
+		_ = s.conn.Send(launch.Ready{})
+	}
+}
+
+// collect tells whether the command has ended, and how. What it leaves in its
+// process group goes with it: it would be in the way of the next start.
+func (c *command) collect() (ws unix.WaitStatus, ended bool) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, c.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil || info.Signo == 0 {
+		return 0, false
+	}
+	// Its pid, and so its group, is not given away while it is a zombie.
+	_ = unix.Kill(-c.pid, unix.SIGKILL)
+	for {
+		if _, err := unix.Wait4(c.pid, &ws, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	if c.pidFD >= 0 {
+		unix.Close(c.pidFD)
+	}
+	return ws, true
+}
+
+// syslog writes to /dev/log, as syslog(3) does.
+type syslog struct {
+	name string
+	fd   int
+}
+
+// write loses the line if nobody listens.
+func (l *syslog) write(text string) {
+	const daemonInfo = 3<<3 | 6
+	message := []byte(fmt.Sprintf("<%d>%s: %s", daemonInfo, l.name, text))
+	to := &unix.SockaddrUnix{Name: "/dev/log"}
+	if l.fd < 0 {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return
+		}
+		l.fd = fd
+	}
+	_ = unix.Sendto(l.fd, message, unix.MSG_NOSIGNAL, to)
+}
