@@ -116,8 +116,8 @@ func argv(exec []string, dir string) []string {
 	return append([]string{path.Join(dir, exec[0])}, exec[1:]...)
 }
 
-// componentID is the name of what runs a component as a service.
-func componentID(name string) string { return "rich-component-" + name }
+// ComponentService is the name of the service that runs a component.
+func ComponentService(name string) string { return "rich-component-" + name }
 
 // noComponents says that nothing can run the components.
 func noComponents(req *Request, why string) error {
@@ -211,7 +211,7 @@ func (s systemd) componentUnits(req *Request, p *Plan, launcher string) []File {
 		target = "basic.target"
 	}
 	for _, c := range p.Components {
-		unit := componentID(c.Name) + ".service"
+		unit := ComponentService(c.Name) + ".service"
 		lines := []string{
 			"[Unit]",
 			"Description=Component " + c.Name + " of the host",
@@ -271,7 +271,7 @@ func (p *Plan) componentLines(launcher, stop string, run func(i int) string) (li
 // before rich-app, which is after all others, and so stop after it.
 func (p *Plan) openrcComponents(req *Request, launcher string) error {
 	for _, c := range p.Components {
-		id := componentID(c.Name)
+		id := ComponentService(c.Name)
 		p.Files = append(p.Files, script("openrc/"+id,
 			"#!/sbin/openrc-run",
 			`description="Component `+c.Name+` of the host"`,
@@ -293,7 +293,7 @@ func (p *Plan) openrcComponents(req *Request, launcher string) error {
 // again whatever ends. It returns the commands that stop them.
 func (p *Plan) runitComponents(req *Request, launcher, services string) (stop []string, err error) {
 	for _, c := range p.Components {
-		id := componentID(c.Name)
+		id := ComponentService(c.Name)
 		p.Files = append(p.Files,
 			script("runit/"+id+"/run",
 				"#!/bin/sh",

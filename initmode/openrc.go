@@ -89,7 +89,7 @@ func (openrcInit) service(req *Request, p *Plan, at string, scripts []string) er
 			"}",
 		})...),
 	)
-	return p.addOpenRC(req, "rich-app", openrcLevel)
+	return p.addOpenRC(req, CommandService, openrcLevel)
 }
 
 // addOpenRC adds one of our scripts to a runlevel, which takes a file as well

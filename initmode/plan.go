@@ -69,6 +69,10 @@ type File struct {
 	Private bool
 }
 
+// CommandService is the name of the service that runs the CMD, where services
+// have names.
+const CommandService = "rich-app"
+
 // Plan says what becomes of a container. The zero Plan changes nothing.
 type Plan struct {
 	// Init names the mode in effect.

@@ -87,7 +87,7 @@ func (r runit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	service := path.Join(services, "rich-app")
+	service := path.Join(services, CommandService)
 	lines := []string{
 		"#!/bin/sh",
 		"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -300,13 +300,19 @@ func (r *task) outcome(log *eventLog, want int) {
 	log.Wait(runtime.TaskDeleteEventTopic, runLimit)
 	var exits []*events.TaskExit
 	for _, e := range log.Events() {
-		if exit, ok := e.Event.(*events.TaskExit); ok && exit.ID == r.ID {
-			exits = append(exits, exit)
+		if r.isExit(e) {
+			exits = append(exits, e.Event.(*events.TaskExit))
 		}
 	}
 	if len(exits) != 1 || int(exits[0].ExitStatus) != want {
 		r.t.Errorf("the exit events are %v, want one with status %d", exits, want)
 	}
+}
+
+// isExit reports whether an event is that of the task's end.
+func (r *task) isExit(e event) bool {
+	exit, ok := e.Event.(*events.TaskExit)
+	return ok && exit.ID == r.ID
 }
 
 // watch is startTask with the events of the container.

@@ -239,7 +239,7 @@ cat <&3 >/dev/null`}}, script("rm -r /notes/data")),
 			t.Errorf("the folder: %v", err)
 		}
 		crash := private.logTail("the command crashed", 1000)
-		for _, field := range []string{"container=" + run.ID, "status=139", "signal=SIGSEGV", "reason=signal", "level=warning"} {
+		for _, field := range []string{"container=" + run.ID, "code=139", "signal=SIGSEGV", "reason=signal", "level=warning"} {
 			if !strings.Contains(crash, field) {
 				t.Errorf("the log does not say %s:\n%s", field, crash)
 			}

@@ -27,7 +27,7 @@ func TestOOMBeforeExit(t *testing.T) {
 				run, log := watch(t, c.image, c.with(withSpec(oci.WithMemoryLimit(c.limit)), withArgs("tail", "/dev/zero"))...)
 				run.outcome(log, 137)
 				topics := log.Topics()
-				oom, exit := slices.Index(topics, runtime.TaskOOMEventTopic), slices.Index(topics, runtime.TaskExitEventTopic)
+				oom, exit := slices.Index(topics, runtime.TaskOOMEventTopic), slices.IndexFunc(log.Events(), run.isExit)
 				if oom < 0 || oom > exit {
 					t.Errorf("got events %v, want %s before %s", topics, runtime.TaskOOMEventTopic, runtime.TaskExitEventTopic)
 				}

@@ -61,11 +61,13 @@ type Ready struct{}
 
 // Ended reports the end of a component: by a signal if Signal is not 0, else
 // with Code. Again is the pause before it is started again, in ms, and
-// negative if it is not. Container to shim.
+// negative if it is not. Requested tells that the init had asked for the end.
+// Container to shim.
 type Ended struct {
-	Code   uint32
-	Signal uint32
-	Again  int32
+	Code      uint32
+	Signal    uint32
+	Again     int32
+	Requested bool
 }
 
 // Line is a line of output for the syslog in the container. Shim to
@@ -100,6 +102,7 @@ func (m Ended) encode(e *encoder) {
 	e.uint32(m.Code)
 	e.uint32(m.Signal)
 	e.int32(m.Again)
+	e.bool(m.Requested)
 }
 
 // decodeComponent decodes a message of a component. It is nil if there is
@@ -124,7 +127,7 @@ func decodeComponent(k kind, d *decoder) Message {
 	case kindReady:
 		return Ready{}
 	case kindEnded:
-		m := Ended{Code: d.uint32(), Signal: d.uint32(), Again: d.int32()}
+		m := Ended{Code: d.uint32(), Signal: d.uint32(), Again: d.int32(), Requested: d.bool()}
 		if m.Code > maxStatus || m.Signal != 0 && !validSignal(int(min(m.Signal, maxStatus))) {
 			d.fail("an exit status out of range")
 		}

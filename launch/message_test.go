@@ -26,6 +26,7 @@ var messages = []Message{
 	},
 	Ready{},
 	Ended{Code: 255, Signal: 64, Again: -1},
+	Ended{Again: 1, Requested: true},
 	Line{Text: "hello\xff"},
 }
 

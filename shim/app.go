@@ -51,7 +51,9 @@ type app struct {
 	kill     func() error // ends the init at once
 	prestart func() error // is called before the CMD is started
 	begins   func()       // and this when that is certain
-	log      *log.Entry
+	// crashed is told of a crash after which the container goes on.
+	crashed func(e launch.Exited, ran time.Duration)
+	log     *log.Entry
 	// components are what else the launchers run.
 	components *componentSet
 	listener   *net.UnixListener
@@ -270,8 +272,8 @@ func (a *app) serveApp(conn *launch.Conn) error {
 			// main process kills the service.
 			exited = &launch.Exited{Status: statusKilled}
 		}
-		again := pause.after(time.Since(start))
-		if !a.end(*exited, lost, again) {
+		ran := time.Since(start)
+		if !a.end(*exited, lost, ran, pause.after(ran)) {
 			return err
 		}
 		if again, err := a.await(conn); !again {
@@ -403,7 +405,7 @@ func (a *app) handed(conn *launch.Conn) error {
 // option on-exit does not say otherwise, or if the task is to stop, the
 // container ends with it. stays tells that the launcher waits for what comes
 // next. Without a launcher nothing can be started again.
-func (a *app) end(e launch.Exited, lost bool, pause time.Duration) (stays bool) {
+func (a *app) end(e launch.Exited, lost bool, ran, pause time.Duration) (stays bool) {
 	now := time.Now()
 	a.mu.Lock()
 	a.phase = idle
@@ -425,8 +427,11 @@ func (a *app) end(e launch.Exited, lost bool, pause time.Duration) (stays bool) 
 	a.note(a.state)
 	a.mu.Unlock()
 	entry.Info("command ended")
-	if stop {
+	switch {
+	case stop:
 		a.halt()
+	case e.Status != 0 && !e.Requested:
+		a.crashed(e, ran)
 	}
 	return stays
 }

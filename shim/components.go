@@ -19,6 +19,7 @@ import (
 
 	"containerd-shim-rich/components"
 	"containerd-shim-rich/config"
+	"containerd-shim-rich/hooks"
 	"containerd-shim-rich/initmode"
 	"containerd-shim-rich/launch"
 )
@@ -63,6 +64,7 @@ type component struct {
 	output  *componentOutput
 	limits  []*os.File // of cgroups, to put processes in
 	cpuDir  string     // its v1 cgroup for the controller cpu, if it has one
+	crashed func(service string, status uint32)
 	reports *rate.Limiter
 
 	ready  chan struct{} // closed at the first time that it is
@@ -161,6 +163,7 @@ func (c *container) newComponents(uid, gid int) (_ *componentSet, err error) {
 		comp := &component{
 			Component: planned,
 			log:       c.log.WithField("component", planned.Name),
+			crashed:   c.crashed,
 			reports:   rate.NewLimiter(reportsPerSecond, maxReports),
 			ready:     make(chan struct{}),
 			failed:    make(chan struct{}),
@@ -533,17 +536,29 @@ func (c *component) report(what func(*log.Entry)) {
 	}
 }
 
-// ended reports the end of a component at once, with its last words.
+// ended reports the end of a component at once, a crash with its last words.
 func (c *component) ended(m launch.Ended) {
 	c.report(func(l *log.Entry) {
-		l = l.WithField("code", m.Code)
+		status, signal := m.Code, ""
 		if m.Signal != 0 {
-			l = l.WithField("signal", m.Signal)
+			status = 128 + m.Signal
+			signal = hooks.Ending{Code: status}.Signal()
 		}
+		service := initmode.ComponentService(c.Name)
+		l = l.WithFields(log.Fields{"service": service, "code": status, "signal": signal})
 		if m.Again >= 0 {
 			l = l.WithField("restart-in", time.Duration(m.Again)*time.Millisecond)
 		}
-		l.WithField("stderr", c.output.lastWords()).Warn("component ended")
+		words := c.output.lastWords()
+		switch {
+		case m.Requested:
+			l.Info("component ended")
+		case status == 0:
+			l.Warn("component ended")
+		default:
+			l.WithField("stderr", words).Warn("component crashed")
+			c.crashed(service, status)
+		}
 	})
 	switch {
 	case m.Again >= 0:

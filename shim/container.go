@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/initmode"
@@ -49,8 +50,9 @@ type container struct {
 	gone       chan struct{} // closed when pid 1 has been waited for
 	hooks      *hookSet
 	halting    sync.Once
-	halted     atomic.Bool // the init was asked to halt
-	crash      sync.Once   // the report of one
+	halted     atomic.Bool   // the init was asked to halt
+	lastCrash  sync.Once     // the report of the crash that ends the container
+	crashes    *rate.Limiter // the reports of those that do not
 
 	poststart []specs.Hook
 

@@ -22,6 +22,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/initmode"
@@ -88,6 +89,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		children: s.children,
 		execs:    map[string]*process{},
 		gone:     make(chan struct{}),
+		crashes:  rate.NewLimiter(reportsPerSecond, maxReports),
 		log:      log.G(ctx).WithField("container", r.ID),
 	}
 	// A Create that was interrupted may have left something.
@@ -365,16 +367,19 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		proc:    proc,
 		done:    make(chan struct{}),
 	}
-	owner := specs.User{}
-	if c.plan.Service != nil {
-		// The launcher may lack the right to give them to the CMD.
-		owner = c.spec.Process.User
-	}
-	uid, gid, err := c.hostUser(owner)
+	uid, gid, err := c.hostUser(c.spec.Process.User)
 	if err != nil {
 		return err
 	}
-	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}, uid, gid); err != nil {
+	streamUID, streamGID := uid, gid
+	if c.plan.Service == nil {
+		// libcontainer gives them to pid 1's user itself; a launcher may
+		// lack the right to do so for the CMD.
+		if streamUID, streamGID, err = c.hostRoot(); err != nil {
+			return err
+		}
+	}
+	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}, streamUID, streamGID); err != nil {
 		return err
 	}
 	if c.components, err = c.newComponents(uid, gid); err != nil {
@@ -437,6 +442,7 @@ func (c *container) listen(uid, gid int) (err error) {
 		kill:       func() error { return c.lc.Signal(unix.SIGKILL) },
 		prestart:   c.prestartService,
 		begins:     c.hooks.starting,
+		crashed:    c.commandCrashed,
 		log:        c.log,
 		components: c.components,
 	}

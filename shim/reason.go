@@ -3,7 +3,6 @@ package shim
 import (
 	"time"
 
-	"github.com/containerd/log"
 	cgroupmanager "github.com/opencontainers/cgroups/manager"
 
 	"containerd-shim-rich/hooks"
@@ -56,20 +55,4 @@ func (c *container) oomKilled() bool {
 	}
 	n, err := m.OOMKillCount()
 	return err == nil && n > 0
-}
-
-// reportEnding logs a crash, once, as soon as it is known. The last words of
-// the CMD are not there: they go straight to containerd's reader, and never
-// through the shim.
-func (c *container) reportEnding(e hooks.Ending) {
-	c.crash.Do(func() {
-		crash := e.Reason == hooks.ReasonSignal || e.Reason == hooks.ReasonOOM || e.Reason == hooks.ReasonPrestart ||
-			e.Reason == hooks.ReasonStart || e.Reason == hooks.ReasonExit && e.Code != 0
-		if !crash {
-			return
-		}
-		c.log.WithFields(log.Fields{
-			"init": c.plan.Init, "status": e.Code, "signal": e.Signal(), "reason": e.Reason, "duration": e.Seconds(),
-		}).Warn("the command crashed")
-	})
 }

@@ -281,7 +281,7 @@ func (s *supervisor) ended(ws unix.WaitStatus) (status int) {
 	s.probe.stop()
 	status = int(launch.ExitStatus(syscall.WaitStatus(ws)))
 	again := s.order.Restart == launch.RestartAlways || s.order.Restart == launch.RestartOnFailure && status != 0
-	report := launch.Ended{Again: -1}
+	report := launch.Ended{Again: -1, Requested: s.stopping}
 	if again && !s.stopping {
 		if time.Since(s.started) >= s.order.MaxDelay {
 			s.delay = s.order.Delay

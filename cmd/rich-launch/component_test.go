@@ -99,7 +99,7 @@ func TestComponentStops(t *testing.T) {
 	s.wants(launch.Started{}, launch.Ready{})
 	s.line("ready")
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Code: 7, Again: -1})
+	s.wants(launch.Ended{Code: 7, Again: -1, Requested: true})
 	s.ended(7)
 
 	order = runOnce("trap '' TERM; echo ready; while :; do sleep 0.05; done")
@@ -108,7 +108,7 @@ func TestComponentStops(t *testing.T) {
 	s.wants(launch.Started{}, launch.Ready{})
 	s.line("ready")
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Signal: 9, Again: -1})
+	s.wants(launch.Ended{Signal: 9, Again: -1, Requested: true})
 	s.ended(137)
 }
 
@@ -189,7 +189,7 @@ func TestComponentReadyByCommand(t *testing.T) {
 		t.Error("ready too early")
 	}
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Again: -1})
+	s.wants(launch.Ended{Again: -1, Requested: true})
 	s.ended(0)
 }
 
@@ -217,7 +217,7 @@ func TestComponentReadyByPort(t *testing.T) {
 	}
 	s.wants(launch.Ready{})
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Again: -1})
+	s.wants(launch.Ended{Again: -1, Requested: true})
 	s.ended(0)
 }
 
@@ -255,7 +255,7 @@ func TestStopComponent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "agent" {
-			s.wants(launch.Ended{Code: 5, Again: -1})
+			s.wants(launch.Ended{Code: 5, Again: -1, Requested: true})
 			s.ended(5)
 		}
 		if err := stop.Wait(); err != nil {
