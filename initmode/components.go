@@ -156,8 +156,7 @@ func (d dumbInit) beside(req *Request, p *Plan, at string) error {
 	if root {
 		asRoot(&process)
 	} else {
-		// Without privileges they cannot be set again.
-		p.Command.Scheduler, p.Command.IOPriority = nil, nil
+		inherit(p.Command)
 	}
 	process.Args = append([]string{path.Join(at, "dumb-init"), "--", path.Join(at, "launch"), "command"}, req.componentNames()...)
 	p.Process = &process

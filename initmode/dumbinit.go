@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/config"
+	"containerd-shim-rich/launch"
 )
 
 // dumbInit makes dumb-init pid 1. It runs with the CMD's own credentials and
@@ -45,6 +46,13 @@ func (d dumbInit) plan(req *Request, p *Plan) error {
 	return nil
 }
 
+// inherit leaves out what a process has as pid 1's child: a launcher that is
+// not root may not set it again.
+func inherit(r *launch.Record) {
+	r.Capabilities, r.OOMScoreAdj, r.IOPriority, r.Scheduler = nil, nil, nil, nil
+	r.NoNewPrivileges = false
+}
+
 // stay makes the CMD a service of the launcher, which dumb-init starts in its
 // place: dumb-init itself ends with its child. Both run with the CMD's own
 // credentials, or as root for components.
@@ -57,10 +65,7 @@ func (dumbInit) stay(req *Request, p *Plan, at string) error {
 		return err
 	}
 	if !root {
-		// What it has as pid 1's child must not be set again, which a process
-		// that is not root may not do.
-		p.Service.Capabilities, p.Service.OOMScoreAdj, p.Service.IOPriority, p.Service.Scheduler = nil, nil, nil, nil
-		p.Service.NoNewPrivileges = false
+		inherit(p.Service)
 	}
 	program, launcher := path.Join(at, "dumb-init"), path.Join(at, "launch")
 	process := *req.Spec.Process

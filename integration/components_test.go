@@ -34,7 +34,6 @@ func TestComponentsOfEveryInit(t *testing.T) {
 		"start = \"before\"\nrequired = true\nready = [\"busybox\", \"test\", \"-e\", \"/dev/shm/early.up\"]\nready-timeout = \"2m\"")
 	o.script("late", path+"busybox test -e /dev/shm/early.up && echo after early; echo up; "+strings.ReplaceAll(wait, "test -e", "busybox test -e"), "")
 	o.script("crash", "echo last words >&2; exit 3", "restart-delay = \"100ms\"\nrestart-max-delay = \"1s\"")
-	o.define("missing", "exec = [\"/no/such/program\"]\nstart = \"before\"\nrequired = true\n")
 
 	command := "test -e /dev/shm/early.up && echo after early; trap 'echo >/dev/shm/command.down; exit 5' TERM; " + ready + idle
 	t.Run("init", func(t *testing.T) {
@@ -42,11 +41,12 @@ func TestComponentsOfEveryInit(t *testing.T) {
 			t.Run(v.name, func(t *testing.T) {
 				t.Parallel()
 				t.Run("beside the command", func(t *testing.T) {
-					run := startTask(t, v.image, withInit(v.init), o.with("early,late,crash"), withRich("halt-timeout", "10m"), withArgs("sh", "-c", command))
+					run, log := watch(t, v.image, withInit(v.init), o.with("early,late,crash"), withRich("halt-timeout", "10m"), withArgs("sh", "-c", command))
 					run.WaitOutput("ready", bootLimit)
 					o.waitLog(run, "late", "after early")
 					run.waitShimLog("component crashed", "service=rich-component-crash", "code=3", `stderr="last words"`, "restart-in=100ms")
 					run.waitShimLog("component crashed", "component=crash", "restart-in=1s")
+					log.WaitCrash("rich-component-crash", 3, runLimit)
 					if v.program == "systemd" {
 						run.booted()
 					}
@@ -65,13 +65,6 @@ func TestComponentsOfEveryInit(t *testing.T) {
 					}
 					if left := ours(run.written()); len(left) > 0 {
 						t.Errorf("left in the rootfs: %q", left)
-					}
-				})
-				t.Run("a required one is missing", func(t *testing.T) {
-					got := runTask(t, v.image, bootLimit, withInit(v.init), o.with("missing"), withArgs("echo", "started"))
-					want := "rich: component missing, which is required: exec \"/no/such/program\": no such file or directory\n"
-					if got.Code != 125 || got.Stdout != "" || got.Stderr != want {
-						t.Errorf("got %+v, want 125 and %q", got, want)
 					}
 				})
 				if v.poweroff == nil {
@@ -111,6 +104,7 @@ func forBeside(t *testing.T, check func(t *testing.T, v variant)) {
 
 // Whatever a component does, the command goes on.
 func TestComponentsAreIsolated(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	o.script("flood", "busybox=$RICH_COMPONENT_DIR/busybox; $busybox yes to stdout & exec $busybox yes to stderr >&2", `log-size = "256k"`)
 	o.script("hog", "exec $RICH_COMPONENT_DIR/busybox dd if=/dev/zero of=/dev/null bs=64M count=1", "memory = \"16m\"\ncpus = 0.5\nrestart-delay = \"1s\"")
@@ -161,6 +155,7 @@ func TestComponentsAreIsolated(t *testing.T) {
 
 // A component is started as its definition says, and gets nothing of the command's.
 func TestComponentProcess(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	o.makeAgent("probe", map[string]string{"probe": buildPath("bin/probe"), "busybox": busyboxFile})
 	odd := "a b\"c'd$e\\f\tg%h\x01ü"
@@ -224,6 +219,7 @@ func TestComponentProcess(t *testing.T) {
 
 // In a user namespace, root of the container runs the components, and no other.
 func TestComponentsInUserNamespace(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	o.script("agent", "echo up; exec $RICH_COMPONENT_DIR/busybox sleep 1000", "start = \"before\"\nrequired = true\nuser = \"1234\"\nmemory = \"64m\"")
 	forBeside(t, func(t *testing.T, v variant) {
@@ -244,6 +240,7 @@ func TestComponentsInUserNamespace(t *testing.T) {
 
 // Below dumb-init a command can tell no difference but in the tree of processes.
 func TestComponentsCommandIsAsWithout(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	o.script("agent", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", "")
 	o.script("own", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", `user = "command"`)
@@ -341,6 +338,7 @@ func TestComponentsCommandIsAsWithout(t *testing.T) {
 
 // A component that is not ready in time is one that cannot be started.
 func TestComponentsReady(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	o.makeAgent("busybox", map[string]string{"busybox": busyboxFile})
 	define := func(name, exec, keys string) {
@@ -363,6 +361,20 @@ func TestComponentsReady(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
 		}
 	}
+}
+
+// It is reported as a failed prestart hook is.
+func TestComponentsRequired(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	o.define("missing", "exec = [\"/no/such/program\"]\nstart = \"before\"\nrequired = true\n")
+	forEach(t, []variant{dumbInit, systemdBookworm, {"busybox", imageInitBusybox, "sbin-init"}}, func(t *testing.T, v variant) {
+		got := runTask(t, v.image, bootLimit, v.with(o.with("missing"), withArgs("echo", "started"))...)
+		want := "rich: component missing, which is required: exec \"/no/such/program\": no such file or directory\n"
+		if got.Code != 125 || got.Stdout != "" || got.Stderr != want {
+			t.Errorf("got %+v, want 125 and %q", got, want)
+		}
+	})
 }
 
 // What cannot work is refused at create.
@@ -444,6 +456,7 @@ func TestComponentsBadInput(t *testing.T) {
 
 // Agents as Debian has them run in images that know nothing of them.
 func TestComponentsRealAgents(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	built := buildPath("components")
 	o.define("node-exporter", fmt.Sprintf(`
@@ -552,6 +565,7 @@ func scrape(pid uint32, address string) (string, error) {
 
 // Root of a container may say anything in a component's name.
 func TestComponentsHostileLauncher(t *testing.T) {
+	t.Parallel()
 	o := newOperator(t)
 	o.script("agent", "exec $RICH_COMPONENT_DIR/busybox sleep 1000", "")
 	run := startTask(t, imageBusybox, o.with("agent"), withArgs("sh", "-c", ready+idle))

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/typeurl/v2"
 )
 
@@ -79,6 +80,22 @@ func (l *eventLog) Events() []event {
 	return slices.Clone(l.all)
 }
 
+// WaitCrash waits for the event of the crash of a service, and checks its status.
+func (l *eventLog) WaitCrash(service string, status uint32, limit time.Duration) {
+	l.t.Helper()
+	eventually(l.t, limit, "event of the crash of "+service, func() error {
+		for _, e := range l.Events() {
+			if exit, ok := e.Event.(*events.TaskExit); ok && exit.ID == "service:"+service {
+				if exit.ExitStatus != status {
+					l.t.Errorf("the event of %s says %d, want %d", service, exit.ExitStatus, status)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("have %v", l.Events())
+	})
+}
+
 // Topics returns the topics that came so far.
 func (l *eventLog) Topics() []string {
 	l.t.Helper()
@@ -89,13 +106,14 @@ func (l *eventLog) Topics() []string {
 	return topics
 }
 
-// Wait waits for the first event of a topic and returns its message.
+// Wait waits for the first event of a topic and returns its message. Of the exits it is the task's, and no other process's.
 func (l *eventLog) Wait(topic string, limit time.Duration) any {
 	l.t.Helper()
 	var found any
 	eventually(l.t, limit, "event "+topic, func() error {
 		for _, e := range l.Events() {
-			if e.Topic == topic {
+			exit, ok := e.Event.(*events.TaskExit)
+			if e.Topic == topic && (!ok || exit.ID == l.id) {
 				found = e.Event
 				return nil
 			}

@@ -218,7 +218,7 @@ func TestHookReport(t *testing.T) {
 		var posted output
 		port := service(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(&posted, r.Body) })
 		n := newNotes(t)
-		run := startTask(t, v.image, v.with(withHostNetwork(), n.mount(),
+		run, log := watch(t, v.image, v.with(withHostNetwork(), n.mount(),
 			withHookOption(t, "poststop", hook{Path: "/bin/bash", Args: []string{"bash", "-ec", `
 body="$RICH_CONTAINER $RICH_EXIT_CODE $RICH_EXIT_SIGNAL $RICH_EXIT_REASON $RICH_DURATION"
 exec 3<>/dev/tcp/127.0.0.1/` + port + `
@@ -243,6 +243,9 @@ cat <&3 >/dev/null`}}, script("rm -r /notes/data")),
 			if !strings.Contains(crash, field) {
 				t.Errorf("the log does not say %s:\n%s", field, crash)
 			}
+		}
+		if v == systemdBookworm {
+			log.WaitCrash("rich-app", 139, runLimit)
 		}
 	})
 }

@@ -62,13 +62,15 @@ func TestOnExitRestart(t *testing.T) {
 			if err := errors.Join(os.WriteFile(filepath.Join(dir, "n"), []byte("0\n"), 0o666), os.Chmod(filepath.Join(dir, "n"), 0o666)); err != nil {
 				t.Fatal(err)
 			}
-			run := startTask(t, v.image, withInit(v.init), withRich("on-exit", "restart"), withUser(1234, 5678, 4321), withBind(dir, "/data", "rbind", "rw"),
+			run, log := watch(t, v.image, withInit(v.init), withRich("on-exit", "restart"), withUser(1234, 5678, 4321), withBind(dir, "/data", "rbind", "rw"),
 				withArgs("sh", "-c", cmd))
 			run.WaitOutput("ready", initLimit)
 			state, err := run.app()
 			if err != nil || !state.Running || state.Starts != 3 || state.Status == nil || *state.Status != 7 || state.EndedAt == nil || state.RestartAt != nil {
 				t.Errorf("the state is %+v, %v", state, err)
 			}
+			log.WaitCrash("rich-app", 7, runLimit)
+			run.waitShimLog("the command crashed", "service=rich-app", "code=7", "reason=exit")
 			// The container sees the same.
 			inside := run.Exec("cat", "/run/rich/app.json").Stdout
 			if outside, err := os.ReadFile(run.bundle("rich", "run", "app.json")); err != nil || inside != string(outside) {
