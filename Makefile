@@ -213,6 +213,9 @@ $(rootfs)/rich-installer.tar: $(rootfs)/busybox.tar integration/rootfs/installer
 $(rootfs)/scratch.tar: integration/rootfs/scratch.sh integration/rootfs/hello.c scripts/tar-root.sh
 	@integration/rootfs/scratch.sh $@
 
+build/components: integration/rootfs/components.sh
+	@integration/rootfs/components.sh $@
+
 path := PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 config_busybox := -cmd sh -env $(path)
 config_scratch := -entrypoint /hello

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs a Debian image with systemd and a command with dumb-init on a private containerd, and checks what they do.
+# Runs a Debian image with systemd, a command with dumb-init, and one with a component and hooks of the host's operator
+# on a private containerd, and checks what they do.
 # All that it makes is in one temporary folder, and gone at the end. Needs root; builds and installs what is missing.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
@@ -13,6 +14,7 @@ dir=     # the folder of this run
 child=   # process group of the build
 daemon=  # pid of containerd
 web=     # pid of the ctr that runs the web server
+shop=    # pid of the ctr that runs the container of (c)
 client=  # pid of any other ctr
 keep=    # of the parents of ctr's streams, those that were there before
 execs=0  # number of ctr t exec so far
@@ -78,10 +80,17 @@ run() {
 	((status == 0)) || got=${got:-exit status $status}
 }
 
-# Runs a command as root in the container of the web server.
+# Runs a command as root in a container.
 inside() {
 	execs=$((execs + 1))
-	run ctr t exec --exec-id "e$execs" --user root web "$@"
+	run ctr t exec --exec-id "e$execs" --user root "$@"
+}
+# The same without a word, until it succeeds or the ctr that runs the container has ended.
+succeeds() {
+	local ctr=$1
+	shift
+	execs=$((execs + 1))
+	ctr t exec --exec-id "e$execs" --user root "$@" >/dev/null 2>&1 || ended "$ctr"
 }
 
 # Some steps of a build say nothing for minutes.
@@ -170,7 +179,8 @@ sweep_dead() {
 ctrs_ended() {
 	local task
 	for task in $(ctr t ls -q 2>/dev/null); do ctr t kill -s SIGKILL "$task" 2>/dev/null; done
-	{ [[ -z $web ]] || ended "$web"; } && { [[ -z $client ]] || ended "$client"; }
+	local ctr
+	for ctr in $web $shop $client; do ended "$ctr" || return 1; done
 }
 
 # Ends everything: in order, then by force.
@@ -213,8 +223,8 @@ fi
 sweep_dead
 cd "$root"
 
-say "build what is missing: the shim, the launcher, dumb-init, containerd, a Debian image"
-build env -u MAKEFLAGS -u MAKELEVEL make -j2 --no-print-directory build build/tools/containerd build/images/debian-bookworm.tar
+say "build what is missing: the shim, the launcher, dumb-init, containerd, a Debian image, an agent"
+build env -u MAKEFLAGS -u MAKELEVEL make -j2 --no-print-directory build build/tools/containerd build/images/debian-bookworm.tar build/components
 
 say "start a private containerd"
 for folder in "$fifos" "${fifos%/*}"; do [[ ! -d $folder ]] || keep+=" $folder"; done
@@ -223,9 +233,14 @@ chmod 0755 "$dir"
 # An overlay cannot lie on another one, so where there is one (in some containers) the run is held in memory.
 [[ $(stat -f -c %T "$dir") != overlayfs ]] || mount -t tmpfs tmpfs "$dir"
 mark $$ >"$dir/owner"
-mkdir "$dir/tmp"
+mkdir "$dir/tmp" "$dir/data"
 install -D -m 0644 -t "$dir/www" "$here/www/welcome.html"
 install -m 0644 -t "$dir" "$here/httpd.conf" "$here/cron.d"
+install -D -m 0755 -t "$dir/hooks" "$here/hooks/prestart" "$here/hooks/poststop"
+etc=$dir/etc # lies over /etc in the mount namespace of containerd and the shims
+components=containerd/rich/components.d
+install -d "$etc/$components"
+sed "s#ROOT#$root#" "$here/node-exporter.toml" >"$etc/$components/node-exporter.toml"
 sed "s#DIR#$dir#" "$here/containerd.toml" >"$dir/containerd.toml"
 export PATH=$root/build/bin:$root/build/tools:$PATH TMPDIR=$dir/tmp
 export CONTAINERD_ADDRESS=$dir/containerd.sock CONTAINERD_NAMESPACE=${dir##*/}
@@ -234,7 +249,9 @@ cat <<SETTINGS
 + export CONTAINERD_ADDRESS=$CONTAINERD_ADDRESS CONTAINERD_NAMESPACE=$CONTAINERD_NAMESPACE
 SETTINGS
 show containerd --config "$dir/containerd.toml"
-setsid containerd --config "$dir/containerd.toml" </dev/null >"$dir/containerd.log" 2>&1 &
+# shellcheck disable=SC2016 # the parameters are those of the inner shell
+setsid unshare --mount sh -ec 'mount -t overlay -o "ro,lowerdir=$1:/etc" overlay /etc; shift; exec "$@"' sh "$etc" \
+	containerd --config "$dir/containerd.toml" </dev/null >"$dir/containerd.log" 2>&1 &
 daemon=$!
 answers() { ctr version >/dev/null 2>&1 || ended "$daemon"; }
 await 60 answers
@@ -264,17 +281,17 @@ speaks() { [[ -s $dir/web.stdout ]] || ended "$web"; }
 await 60 speaks || true
 echo "    the first line of the command came $(((${EPOCHREALTIME/./} - started) / 1000)) ms after ctr was called"
 
-inside systemctl is-system-running --wait
+inside web systemctl is-system-running --wait
 check "systemd has started everything" running "$got"
-inside systemctl list-units --failed --plain --no-legend
+inside web systemctl list-units --failed --plain --no-legend
 check "failed units" none "${got:-none}"
-inside ps -e -o pid,user:12,args --forest
+inside web ps -e -o pid,user:12,args --forest
 check "pid 1" systemd "$(awk '$1 == 1 { sub(".*/", "", $3); print $3 }' <<<"$got")"
-inside ps -C busybox -o user=,unit=
+inside web ps -C busybox -o user=,unit=
 check "user and unit of the command" "www-data rich-app.service" "$(awk '{ print $1, $2 }' <<<"$got")"
-inside systemctl is-active cron rsyslog ssh
+inside web systemctl is-active cron rsyslog ssh
 check "cron, rsyslog and ssh" "active active active" "${got//$'\n'/ }"
-inside busybox wget -q -O - http://127.0.0.1:8080/
+inside web busybox wget -q -O - http://127.0.0.1:8080/
 check "HTTP answer, as the config mount says" "$(<"$here/www/welcome.html")" "$got"
 
 say "(b) dumb-init: a command that ends with 42"
@@ -282,9 +299,35 @@ run ctr run --rm --runtime "$runtime" --annotation rich.containerd.io/init=dumb-
 check "pid 1 of (b)" dumb-init "$got"
 check "exit status of (b)" 42 "$status"
 
-say "(a) again: cron runs a job at the start of each minute"
+say "(c) an operator's component, hooks and a cron job around a command that crashes"
+run cat "$etc/$components/node-exporter.toml"
+run cat "$dir/hooks/prestart" "$dir/hooks/poststop"
+command=(ctr run --rm --runtime "$runtime"
+	--annotation rich.containerd.io/components=node-exporter
+	--annotation rich.containerd.io/prestart=/srv/hooks/prestart
+	--annotation rich.containerd.io/poststop=/srv/hooks/poststop
+	--mount "type=bind,src=$dir/hooks,dst=/srv/hooks,options=rbind:ro"
+	--mount "type=bind,src=$dir/data,dst=/srv/data,options=rbind:rw"
+	--mount "type=bind,src=$dir/cron.d,dst=/etc/cron.d/demo,options=rbind:ro"
+	"$image" shop
+	sh -c 'cat /srv/data/configuration; until [ -e /srv/data/crash ]; do sleep 0.2; done; exit 3')
+show "${command[@]}"
+setsid "${command[@]}" </dev/null >"$dir/shop.stdout" 2>"$dir/shop.stderr" &
+shop=$!
+begins() { [[ -s $dir/shop.stdout ]] || ended "$shop"; }
+await 60 begins || true
+cat "$dir/shop.stdout" <(quiet <"$dir/shop.stderr") | indent
+check "prestart ran before the command" "configured for shop by root" "$(<"$dir/shop.stdout")"
+# It listened before the command began: nothing is waited for.
+inside shop sh -c 'busybox wget -q -O - http://127.0.0.1:9100/metrics | grep "^node_memory_MemTotal_bytes "'
+check "the component answers" "node_memory_MemTotal_bytes" "$(found '^node_memory_MemTotal_bytes')"
+inside shop ps -C prometheus-node -o user=,unit=
+check "user of the component" nobody "$(awk '{ print $1 }' <<<"$got")"
+check "unit of the component" rich-component-node-exporter "$(awk '{ sub("[.]service", "", $2); print $2 }' <<<"$got")"
+
+say "(a), (c): cron runs a job at the start of each minute"
 job='demo: a cron job ran as root'
-logged() { ctr t exec --exec-id "e$((execs += 1))" --user root web grep -q "$job" /var/log/syslog >/dev/null 2>&1 || ended "$web"; }
+logged() { succeeds "$web" web grep -q "$job" /var/log/syslog && succeeds "$shop" shop grep -q "$job" /var/log/syslog; }
 due=$((EPOCHSECONDS / 60 * 60 + 61))
 begun() { ((EPOCHSECONDS >= due)) || ended "$web"; }
 if ! logged; then
@@ -292,8 +335,24 @@ if ! logged; then
 	await 70 begun || true
 	await 30 logged || true
 fi
-inside grep demo: /var/log/syslog
-check "a cron job's line in syslog" "$job" "$(found "$job")"
+for container in web shop; do
+	inside "$container" grep -m 1 demo: /var/log/syslog
+	check "a cron job's line in the syslog of $container" "$job" "$(found "$job")"
+done
+
+say "(c) crash: the command ends with 3, and poststop knows"
+run touch "$dir/data/crash"
+await 30 ended "$shop" || true
+status="still running"
+if ended "$shop"; then
+	status=0
+	wait "$shop" || status=$?
+fi
+check "exit status of (c)" 3 "$status"
+run cat "$dir/data/report"
+check "poststop ran with the exit code" "code 3, reason exit" "$got"
+run grep "the command crashed.*container=shop" "$dir/containerd.log"
+check "the crash, in the log of the shim" "code=3" "$(found 'code=3')"
 
 say "(a) stop: the command gets SIGTERM, then systemd halts"
 run ctr t kill -s SIGTERM web
