@@ -161,7 +161,7 @@ func TestHookServiceRestart(t *testing.T) {
 	t.Parallel()
 	n := newNotes(t)
 	run, log := watch(t, imageBookworm, withInit("systemd"), n.mount(), withHookOption(t, "poststop", script("echo poststop >>/notes/log")),
-		withHookOption(t, "prestart", script("echo prestart >>/notes/log")), withArgs("sh", "-c", "echo cmd >>/notes/log; "+ready+"trap 'exit 5' TERM; "+idle))
+		withHookOption(t, "prestart", script("echo prestart >>/notes/log")), withArgs("sh", "-c", "trap 'exit 5' TERM; echo cmd >>/notes/log; "+ready+idle))
 	run.WaitOutput("ready", runLimit)
 	run.booted()
 	if got := run.Exec("systemctl", "restart", "rich-app"); got.Code != 0 {
