@@ -254,7 +254,7 @@ func TestComponentsCommandIsAsWithout(t *testing.T) {
 			"user":     nonroot,
 			"terminal": {withTerminal()},
 			"limits": {withProcess(func(p *specs.Process) {
-				p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}, {Type: "RLIMIT_AS", Soft: 1 << 28, Hard: 1 << 29}}
+				p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}, {Type: "RLIMIT_AS", Soft: 1 << 32, Hard: 1 << 33}}
 			})},
 		} {
 			for kind, with := range map[string][]taskOption{
