@@ -20,6 +20,9 @@ const (
 	ReasonPrestart = "prestart-failed" // a prestart hook failed, the CMD was not started
 	ReasonStart    = "start-failed"    // the CMD could not be started
 	ReasonLost     = "lost"            // the shim was killed: nothing is known
+	// ReasonComponent is that of a required component that was missing: the
+	// CMD was not started.
+	ReasonComponent = "component-failed"
 )
 
 // Ending is how the CMD ended.

@@ -369,11 +369,14 @@ func TestComponentsRequired(t *testing.T) {
 	o := newOperator(t)
 	o.define("missing", "exec = [\"/no/such/program\"]\nstart = \"before\"\nrequired = true\n")
 	forEach(t, []variant{dumbInit, systemdBookworm, {"busybox", imageInitBusybox, "sbin-init"}}, func(t *testing.T, v variant) {
-		got := runTask(t, v.image, bootLimit, v.with(o.with("missing"), withArgs("echo", "started"))...)
+		run := startTask(t, v.image, v.with(o.with("missing"), withArgs("echo", "started"))...)
+		code := run.Wait(bootLimit)
+		run.Delete()
 		want := "rich: component missing, which is required: exec \"/no/such/program\": no such file or directory\n"
-		if got.Code != 125 || got.Stdout != "" || got.Stderr != want {
-			t.Errorf("got %+v, want 125 and %q", got, want)
+		if code != 125 || run.Stdout.String() != "" || run.Stderr.String() != want {
+			t.Errorf("exit status %d, stdout %q, stderr %q, want 125 and %q", code, run.Stdout, run.Stderr, want)
 		}
+		run.waitShimLog("the command crashed", "code=125", "reason=component-failed")
 	})
 }
 

@@ -174,9 +174,6 @@ func (c *container) waitInit() {
 	end := c.known(killed)
 	end.init = ws
 	status := end.status()
-	if c.components.failed() != "" && end.full && !killed {
-		status = statusNotStarted
-	}
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
 	if end.service && end.app == nil && end.stop == 0 && !killed && c.init.io.files[2] != nil {
 		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")
@@ -204,7 +201,8 @@ func (c *container) waitInit() {
 // known is what is known about the container's end but for that of pid 1.
 // killed says that the task was sent SIGKILL before.
 func (c *container) known(killed bool) ending {
-	e := ending{full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed, unprepared: c.hooks.prestartFailed()}
+	e := ending{full: c.plan.Halt != 0, service: c.plan.Service != nil, killed: killed}
+	e.unprepared = c.hooks.prestartFailed() || e.full && !killed && c.components.failed() != ""
 	if c.app != nil {
 		c.app.mu.Lock()
 		defer c.app.mu.Unlock()

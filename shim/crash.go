@@ -32,11 +32,16 @@ func (c *container) crashed(service string, status uint32) {
 // straight to containerd's reader, and never through the shim.
 func (c *container) reportEnding(e hooks.Ending) {
 	c.lastCrash.Do(func() {
-		crash := e.Reason == hooks.ReasonSignal || e.Reason == hooks.ReasonOOM || e.Reason == hooks.ReasonPrestart ||
-			e.Reason == hooks.ReasonStart || e.Reason == hooks.ReasonExit && e.Code != 0
-		if crash {
-			c.reportCrash(e)
+		switch e.Reason {
+		case hooks.ReasonSignal, hooks.ReasonOOM, hooks.ReasonPrestart, hooks.ReasonComponent, hooks.ReasonStart:
+		case hooks.ReasonExit:
+			if e.Code == 0 {
+				return
+			}
+		default:
+			return
 		}
+		c.reportCrash(e)
 	})
 }
 

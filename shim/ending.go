@@ -30,7 +30,8 @@ type ending struct {
 	killed  bool           // the task was sent SIGKILL
 	reboot  bool           // the init announced a reboot
 	halted  bool           // the init reported that it had halted
-	// unprepared says that a prestart hook failed.
+	// unprepared says that a prestart hook failed, or a component that is
+	// required.
 	unprepared bool
 }
 

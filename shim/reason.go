@@ -25,6 +25,8 @@ func (c *container) ending(end ending, status uint32, at time.Time) hooks.Ending
 		e.Reason = hooks.ReasonStart
 	case end.killed:
 		e.Reason = hooks.ReasonKill
+	case c.components.failed() != "":
+		e.Reason = hooks.ReasonComponent
 	case status == statusKilled && c.oomKilled():
 		e.Reason = hooks.ReasonOOM
 	case asked:
