@@ -55,7 +55,11 @@ func component(name string, stay bool) int {
 	}
 	s := &supervisor{signals: caught, syslog: syslog{name: name, fd: -1}}
 	status, err := s.connect(name)
-	if err == nil && s.order.Record.Args != nil {
+	switch {
+	case err != nil || s.order.Record.Args == nil:
+	case s.stopping: // the init's word came together with the order
+		_ = s.conn.Send(launch.Ended{Again: -1, Requested: true})
+	default:
 		s.delay = s.order.Delay
 		status = s.run()
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"errors"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -154,6 +156,32 @@ func TestComponentWaits(t *testing.T) {
 	_ = s.launcher.Wait()
 	if code := s.launcher.ProcessState.ExitCode(); code != 3 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// A stop that comes together with the order, in whichever order they are
+// looked at, ends the launcher.
+func TestComponentStopsWithOrder(t *testing.T) {
+	for range 10 {
+		s := serveComponent(t, launch.Run{})
+		s.signal(syscall.SIGSTOP)
+		s.send(runOnce("exec sleep 1000"), s.cmdStdio...)
+		s.signal(syscall.SIGTERM)
+		s.signal(syscall.SIGCONT)
+		var last launch.Message
+		for {
+			m, _, err := s.conn.Receive()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("after %+v: %v", last, err)
+			}
+			last = m
+		}
+		if ended, ok := last.(launch.Ended); !ok || !ended.Requested || ended.Again >= 0 {
+			t.Errorf("the last word is %T %+v", last, last)
+		}
 	}
 }
 
