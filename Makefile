@@ -155,6 +155,15 @@ $(kubernetes)/programs/kubelet: integration/kubernetes/programs.sh integration/t
 .PHONY: kubernetes-images
 kubernetes-images: $(addprefix $(images)/,pause.tar busybox.tar debian-bookworm.tar rich-installer.tar)
 
+.PHONY: bench
+bench: build $(tools)/containerd $(suites)/programs/critest build/bench/crun/usr/bin/crun $(addprefix $(images)/,busybox.tar debian-bookworm.tar) ## measure the shim beside its peers into build/bench.json and docs/performance.md (root only, about 10 minutes; ROUNDS, FOCUS)
+	@scripts/need-packages.sh systemd-container podman
+	@CGO_ENABLED=0 go build -o build/bench/bench ./integration/bench
+	@build/bench/bench $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(FOCUS),-focus '$(FOCUS)') $(if $(ROUNDS)$(FOCUS),,-docs docs/performance.md)
+
+build/bench/crun/usr/bin/crun: integration/bench/crun.sh
+	@integration/bench/crun.sh build/bench/crun
+
 ##@ what the integration tests and the demo run on
 
 .PHONY: integration-files
