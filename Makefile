@@ -20,7 +20,8 @@ TESTFLAGS ?=
 VM_TESTS ?= all
 VM_TIMEOUT ?= 3600
 
-shim_tags := netgo osusergo no_grpc seccomp
+# runc_nocriu: this shim offers no checkpoints.
+shim_tags := netgo osusergo no_grpc seccomp runc_nocriu
 shim_ldflags := -s -w -extldflags "-static" -X containerd-shim-rich/shim.Version=$(VERSION)
 launch_ldflags := -s -w -X main.version=$(VERSION)
 containerd_tags := no_btrfs no_devmapper no_zfs

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 duration=$1
-tags='netgo osusergo seccomp'
+tags='netgo osusergo seccomp runc_nocriu'
 
 found=0
 while read -r package; do
