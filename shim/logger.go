@@ -53,7 +53,7 @@ func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, e
 		}
 	}
 	cmd := exec.Command(u.Path, loggerArgs(u)...)
-	cmd.Env = append(os.Environ(), "CONTAINER_ID="+info.id, "CONTAINER_NAMESPACE="+info.namespace)
+	cmd.Env = append(hostEnviron(), "CONTAINER_ID="+info.id, "CONTAINER_NAMESPACE="+info.namespace)
 	cmd.ExtraFiles = []*os.File{pipes[0][0], pipes[1][0], pipes[2][1]}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start logging program: %w", err)

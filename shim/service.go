@@ -53,6 +53,9 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 	if err := os.Chdir("/"); err != nil {
 		return nil, err
 	}
+	if err := os.Setenv("GOMAXPROCS", initProcessors); err != nil {
+		return nil, err
+	}
 	return &service{
 		namespace:  namespace,
 		events:     ev,

@@ -1,0 +1,18 @@
+package shim
+
+import (
+	"os"
+	"slices"
+	"strings"
+)
+
+// initProcessors is the GOMAXPROCS of libcontainer's init, which takes it
+// from the shim's environment. That init does one thing after the other in a
+// few milliseconds: with more it only makes more threads and caches, at the
+// start of every container and exec.
+const initProcessors = "1"
+
+// hostEnviron is the shim's environment for programs of the host.
+func hostEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GOMAXPROCS=") })
+}
