@@ -203,7 +203,7 @@ func FuzzResolve(f *testing.F) {
 			t.Errorf("%q=%q gave %+v", key, value, o)
 		}
 		for _, name := range slices.Concat(o.Services, o.Mask) {
-			if !serviceName.MatchString(name) {
+			if !serviceName().MatchString(name) {
 				t.Errorf("%q=%q gave the service %q", key, value, name)
 			}
 		}

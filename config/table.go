@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/sys/signal"
@@ -344,7 +345,7 @@ const maxServiceName = 255
 
 // serviceName is what all inits take as a name: in scripts it needs no
 // quoting. Of systemd's characters the backslash is left out.
-var serviceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$`)
+var serviceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$`) })
 
 // reservedPrefix begins the names of the services that the runtime adds.
 const reservedPrefix = "rich-"
@@ -356,7 +357,7 @@ func setServices(field *[]string, names []string) error {
 	for _, name := range names {
 		name = strings.TrimSuffix(name, ".service")
 		switch {
-		case !serviceName.MatchString(name) || len(name) > maxServiceName-len(".service"):
+		case !serviceName().MatchString(name) || len(name) > maxServiceName-len(".service"):
 			return fmt.Errorf("service %q: want a name of letters, digits and _ . : @ -", name)
 		case strings.HasPrefix(name, reservedPrefix) || name == "rich.target":
 			return fmt.Errorf("service %q: names with %q are the runtime's own; remove it", name, reservedPrefix)

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // kind is a program that can be pid 1.
@@ -48,7 +49,7 @@ var marks = []struct {
 
 // systemdVersion matches the private library of systemd from 230 on; the
 // number is the release.
-var systemdVersion = regexp.MustCompile(`libsystemd-(?:core|shared)-([0-9]{3,4})`)
+var systemdVersion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`libsystemd-(?:core|shared)-([0-9]{3,4})`) })
 
 // reapers are inits that run one child: images that bring one need no other.
 var reapers = map[string]bool{
@@ -76,7 +77,7 @@ func (r *Rootfs) identify(name string) (found, error) {
 			break
 		}
 	}
-	if m := systemdVersion.FindSubmatch(program); m != nil {
+	if m := systemdVersion().FindSubmatch(program); m != nil {
 		f.version, _ = strconv.Atoi(string(m[1]))
 		// Before libsystemd-core, split off in 250, only the name tells
 		// the manager from the other programs that link the library.

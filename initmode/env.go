@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/launch"
@@ -72,7 +73,7 @@ func environ(env []string) []string {
 }
 
 // shellName is what a shell can have as a variable.
-var shellName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var shellName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
 
 // shellOwn are variables that a shell sets itself, refuses to have set, or
 // would break with.
@@ -87,7 +88,7 @@ func shellEnv(env []string) []byte {
 	var b strings.Builder
 	for _, kv := range env {
 		name, value, _ := strings.Cut(strings.TrimSuffix(kv, "\x00"), "=")
-		if !shellName.MatchString(name) || shellOwn[name] {
+		if !shellName().MatchString(name) || shellOwn[name] {
 			continue
 		}
 		if launch.OfLogin(name) {

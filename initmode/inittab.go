@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 const inittabPath = "/etc/inittab"
@@ -45,12 +46,12 @@ func unmasked(entries []inittabEntry, names []string) []inittabEntry {
 }
 
 // loginProgram matches a program that serves a terminal.
-var loginProgram = regexp.MustCompile(`(^|[\s/+-])([a-z]*getty|(su)?login)(\s|$)`)
+var loginProgram = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(^|[\s/+-])([a-z]*getty|(su)?login)(\s|$)`) })
 
 // isLogin reports whether an entry waits for somebody at a terminal.
 func (e inittabEntry) isLogin() bool {
 	program, _, _ := strings.Cut(e.process, " ")
-	return loginProgram.MatchString(e.process) || strings.HasPrefix(program, "-") || shells[path.Base(program)] && !strings.Contains(e.process, " -c")
+	return loginProgram().MatchString(e.process) || strings.HasPrefix(program, "-") || shells[path.Base(program)] && !strings.Contains(e.process, " -c")
 }
 
 // shells run from an inittab without a script are for somebody at a terminal.

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ type runit struct {
 }
 
 // runitStop matches the path of the file stopit, which distributions change.
-var runitStop = regexp.MustCompile(`/(etc|run|var)/[a-z/.]*stopit\b`)
+var runitStop = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`/(etc|run|var)/[a-z/.]*stopit\b`) })
 
 // runitDebian is Debian's path; its runit takes PWR as a request to halt.
 const runitDebian = "/run/runit.stopit"
@@ -33,7 +34,7 @@ func (r runit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	stopit := string(runitStop.Find(program))
+	stopit := string(runitStop().Find(program))
 	if stopit == "" {
 		stopit = "/etc/runit/stopit" // runit's own
 	}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Units of the image (systemd.unit(5)).
@@ -110,7 +111,7 @@ func (p *Plan) isSysV(req *Request, unit string) bool {
 	return err == nil
 }
 
-var aliasLine = regexp.MustCompile(`(?m)^[ \t]*Alias[ \t]*=(.*)$`)
+var aliasLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^[ \t]*Alias[ \t]*=(.*)$`) })
 
 // aliased finds the unit that would have another name if it was enabled.
 func (p *Plan) aliased(req *Request, alias string) string {
@@ -131,7 +132,7 @@ func (p *Plan) aliased(req *Request, alias string) string {
 			if err != nil {
 				continue
 			}
-			for _, m := range aliasLine.FindAllSubmatch(data, -1) {
+			for _, m := range aliasLine().FindAllSubmatch(data, -1) {
 				if slices.Contains(strings.Fields(string(m[1])), alias) {
 					return name
 				}
