@@ -6,6 +6,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +52,7 @@ func become(r *launch.Record) (code uint32, err error) {
 	if err != nil {
 		return exitCannot, err
 	}
+	reserveHeap(r.Args, env)
 	if err := prepare(r); err != nil {
 		return exitCannot, err
 	}
@@ -70,6 +73,22 @@ func become(r *launch.Record) (code uint32, err error) {
 		err = fmt.Errorf("its interpreter is missing: %w", err)
 	}
 	return programCode(err), err
+}
+
+// reserveHeap makes the heap grow to what syscall.Exec copies argv and env
+// into, and more: with the record's RLIMIT_AS and RLIMIT_DATA it may not be
+// able to. The runtime keeps what it has once got from the kernel.
+func reserveHeap(args, env []string) {
+	const (
+		rest = 512 << 10
+		word = 32 // a pointer, and what rounding up to a size class wastes
+	)
+	size := rest
+	for _, s := range slices.Concat(args, env) {
+		size += 2*len(s) + word
+	}
+	runtime.KeepAlive(make([]byte, size))
+	runtime.GC()
 }
 
 // prepare gives the process everything of the record but argv and env.
