@@ -141,10 +141,12 @@ func (n *nspawnPeer) measure() ([]float64, error) {
 	return n.b.bootPeer(func(root, shared, key string) (func() error, error) {
 		// The shell is what it costs to be in a cgroup of the run from the
 		// start: about 1 ms.
-		cmd := exec.Command("/bin/sh", append([]string{"-c",
+		cmd := exec.Command("/bin/sh", append([]string{
+			"-c",
 			`root=$1 shared=$2 key=$3; shift 3; for f; do echo $$ >"$f"; done; exec systemd-nspawn --quiet --register=no --keep-unit ` +
 				`--console=pipe --machine="$key" --bind="$shared:/bench" --directory="$root" --boot -- --unit=bench.target`,
-			"sh", root, shared, key}, n.joins...)...)
+			"sh", root, shared, key,
+		}, n.joins...)...)
 		var said bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &said, &said
 		if err := cmd.Start(); err != nil {
