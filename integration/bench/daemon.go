@@ -158,7 +158,8 @@ func (d *daemon) remove() (err error) {
 		}
 		err = errors.Join(d.killProcesses(), d.unmount(), d.removeCgroups())
 		if err == nil {
-			err = os.RemoveAll(d.dir)
+			// Again, if the last who wrote into it has just been killed.
+			err = poll(func() error { return os.RemoveAll(d.dir) })
 		}
 	})
 	return err
