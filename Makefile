@@ -89,10 +89,11 @@ unit: prerequisites ## unit tests, with the race detector
 	@echo "unit tests"
 	@CGO_ENABLED=1 go test -race -tags '$(shim_tags)' $(TESTFLAGS) $$(go list ./... | grep -v '/integration')
 
+# Its containers wait more than they compute.
 .PHONY: integration
 integration: integration-files integration-programs ## tests against a private containerd with real root file systems (root only)
 	@echo "integration tests"
-	@go test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./integration
+	@go test -count=1 -timeout $(TEST_TIMEOUT) -parallel "$$((2 * $$(nproc)))" $(TESTFLAGS) ./integration
 
 .PHONY: integration-programs
 integration-programs:
