@@ -17,7 +17,7 @@ trap 'rm -rf "$part"' EXIT
 mmdebstrap --mode=root --variant=extract --include=crun --aptopt='Acquire::Check-Valid-Until "false"' sid "$part" \
 	"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main"
 loader=$(patchelf --print-interpreter "$part/usr/bin/crun")
-libraries=$(dirname "$(cd "$part" && find usr/lib -name 'libc.so.6' | head -n1)")
+libraries=$(dirname "$(cd "$part" && find usr/lib -name 'libc.so.6' -print -quit)")
 patchelf --set-interpreter "$output/usr$loader" --force-rpath --set-rpath "$output/$libraries" "$part/usr/bin/crun"
 mv "$part" "$output"
 "$output/usr/bin/crun" --version

@@ -51,4 +51,4 @@ make -s -j"$(nproc)" busybox >build.log 2>&1 || {
 }
 install -m 0755 busybox "$output.part"
 mv "$output.part" "$output"
-echo "built $("$output" | head -n1 | cut -d' ' -f1-2) in $((SECONDS - started)) s"
+echo "built $("$output" | sed -n 1p | cut -d' ' -f1-2) in $((SECONDS - started)) s"
