@@ -32,29 +32,20 @@ func app(names []string) int {
 	setName("rich-launch")
 	signals, err := catchSignals()
 	if err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
 	launchers, err := startLaunchers(names)
 	defer stopLaunchers(launchers)
 	if err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
-	file, err := launch.Dial(socket())
+	file, err := dialShim()
 	if err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
-	}
-	timeout := unix.Timeval{Sec: reportTimeout}
-	if err := unix.SetsockoptTimeval(int(file.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
-		complain(os.Stderr, fmt.Sprintf("set socket timeout: %v", err))
-		return exitLauncher
+		return giveUp(err)
 	}
 	conn := launch.NewConn(file, launch.MaxFromShim)
 	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleApp}); err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
 	early, stopped := awaitOrder(file, signals)
 	if stopped {
@@ -63,8 +54,7 @@ func app(names []string) int {
 	}
 	m, stdio, err := conn.Receive()
 	if err != nil {
-		complain(os.Stderr, fmt.Sprintf("wait for the shim's order: %v", err))
-		return exitLauncher
+		return giveUp(fmt.Errorf("wait for the shim's order: %w", err))
 	}
 	switch m := m.(type) {
 	case launch.Refuse:
@@ -87,6 +77,12 @@ func app(names []string) int {
 		complain(os.Stderr, fmt.Sprintf("the shim answered with %T", m))
 		return exitLauncher
 	}
+}
+
+// giveUp says why and returns the launcher's own exit status.
+func giveUp(err error) int {
+	complain(os.Stderr, err.Error())
+	return exitLauncher
 }
 
 // awaitOrder waits for the shim's answer, which may hold the CMD back for

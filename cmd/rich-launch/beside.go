@@ -24,24 +24,20 @@ func beside(names []string) int {
 	}
 	setName("rich-launch")
 	if err := giveUpTerminal(); err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
 	caught, err := catchSignals()
 	if err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
 	launchers, err := startLaunchers(names)
 	defer stopLaunchers(launchers)
 	if err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
 	file, err := dialShim()
 	if err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
 	conn := launch.NewConn(file, launch.MaxFromShim)
 	record, status := order(conn, file, caught)

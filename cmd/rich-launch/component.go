@@ -50,8 +50,7 @@ func component(name string, stay bool) int {
 	setName("rich-launch")
 	caught, err := catchSignals()
 	if err != nil {
-		complain(os.Stderr, err.Error())
-		return exitLauncher
+		return giveUp(err)
 	}
 	s := &supervisor{signals: caught, syslog: syslog{name: name, fd: -1}}
 	status, err := s.connect(name)
