@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,7 +57,7 @@ const defaultLevel = "2"
 var sysvIDs = []string{"id", "ric1", "ric2", "ric3", "ric4", "ric5", "ric6", "rich"}
 
 // sysvComponentID matches those of the components.
-var sysvComponentID = regexp.MustCompile(`^rk([0-9][0-9]|st)$`)
+var sysvComponentID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^rk([0-9][0-9]|st)$`) })
 
 // sysvLevel is the runlevel that is entered. Of more than one sysvinit takes
 // the highest. Only in these does a machine work.
@@ -88,7 +89,7 @@ func sysvInittab(entries []inittabEntry, level, launcher, services string, compo
 		default:
 			continue
 		}
-		if slices.Contains(sysvIDs, e.id) || sysvComponentID.MatchString(e.id) || e.id == "" || len(e.id) > 4 {
+		if slices.Contains(sysvIDs, e.id) || sysvComponentID().MatchString(e.id) || e.id == "" || len(e.id) > 4 {
 			continue
 		}
 		kept = append(kept, e.line)

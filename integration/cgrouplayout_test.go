@@ -2,17 +2,14 @@ package integration
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/containerd/cgroups/v3"
 )
 
 // A host without cgroup2: systemd cannot run there, which Create says; auto and the other inits do without it.
 func TestCgroupLegacy(t *testing.T) {
 	t.Parallel()
-	if cgroups.Mode() == cgroups.Unified {
+	if unified() {
 		t.Skip("this host has no cgroup v1 hierarchies, so it cannot show what a host with nothing else does")
 	}
 	dir, err := os.MkdirTemp(private.dir, "host-")
@@ -21,13 +18,7 @@ func TestCgroupLegacy(t *testing.T) {
 	}
 	// The shims have ended, with their mounts, when the cleanup of the tasks is done.
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	shim := filepath.Join(dir, "containerd-shim-rich-v2")
-	script := "#!/bin/sh\nexec unshare --mount --propagation private sh -ec '\n" +
-		"if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi\n" +
-		"exec " + buildPath("bin/containerd-shim-rich-v2") + " \"$@\"' sh \"$@\"\n"
-	if err := os.WriteFile(shim, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	shim := shimAfter(t, dir, "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi\n")
 	legacy := func(s *taskSettings) { s.runtime = shim }
 	t.Run("systemd", func(t *testing.T) {
 		t.Parallel()

@@ -34,29 +34,38 @@ func newHostFiles(t testing.TB, files map[string]string) *hostFiles {
 	}
 	// The shims have ended, with their mounts, when the cleanup of the tasks is done.
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h := &hostFiles{dir: dir, Runtime: filepath.Join(dir, "containerd-shim-rich-v2")}
-	script := "#!/bin/sh\nexec unshare --mount --propagation private sh -ec '\n"
+	h := &hostFiles{dir: dir}
+	mounts := ""
 	for _, folder := range hostFolders {
 		lower := h.Path(folder)
 		if err := os.MkdirAll(lower, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		script += fmt.Sprintf("mount -t overlay -o ro,lowerdir=%s:%s overlay %s\n", lower, folder, folder)
+		mounts += fmt.Sprintf("mount -t overlay -o ro,lowerdir=%s:%s overlay %s\n", lower, folder, folder)
 	}
 	for _, folder := range hostWritten {
 		if err := os.MkdirAll(h.Path(folder), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		script += fmt.Sprintf("mount --bind %s %s\n", h.Path(folder), folder)
+		mounts += fmt.Sprintf("mount --bind %s %s\n", h.Path(folder), folder)
 	}
-	script += fmt.Sprintf("exec %s \"$@\"' sh \"$@\"\n", buildPath("bin/containerd-shim-rich-v2"))
-	if err := os.WriteFile(h.Runtime, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	h.Runtime = shimAfter(t, dir, mounts)
 	for name, content := range files {
 		h.Write(t, name, content, 0o644)
 	}
 	return h
+}
+
+// shimAfter makes a program in dir that starts the shim in a mount namespace of its own, which these commands have changed.
+func shimAfter(t testing.TB, dir, commands string) string {
+	t.Helper()
+	shim := filepath.Join(dir, "containerd-shim-rich-v2")
+	script := fmt.Sprintf("#!/bin/sh\nexec unshare --mount --propagation private sh -ec '\n%sexec %s \"$@\"' sh \"$@\"\n",
+		commands, buildPath("bin/containerd-shim-rich-v2"))
+	if err := os.WriteFile(shim, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return shim
 }
 
 // Path is where a file of the shim's host is for the test.

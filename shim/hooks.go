@@ -268,10 +268,7 @@ func (c *container) runInside(ctx context.Context, hook config.Hook, option stri
 		return false, err
 	}
 	end := c.hooks.runBounded(ctx, hook.Timeout, proc, func() error {
-		c.fence.place(proc, c.init.pid)
-		err := c.children.start(c.lc, proc)
-		c.clearTop()
-		return err
+		return c.inCgroup(proc, func() error { return c.children.start(c.lc, proc) })
 	})
 	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.init.pid, hook.Path) })
 }

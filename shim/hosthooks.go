@@ -3,7 +3,6 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,8 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
+	"containerd-shim-rich/config"
 	"containerd-shim-rich/hooks"
 )
 
@@ -88,7 +87,11 @@ func hostHookNames(dir string) ([]string, error) {
 		return nil, err
 	}
 	defer d.Close()
-	if err := checkOwner(d); err != nil {
+	info, err := d.Stat()
+	if err == nil {
+		err = config.CheckOwner(info)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("hooks of the host: %s: %w", dir, err)
 	}
 	names, err := d.Readdirnames(-1)
@@ -96,40 +99,11 @@ func hostHookNames(dir string) ([]string, error) {
 }
 
 func readHostHook(path string) (*hooks.HostHook, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	data, err := config.ReadOwned(path, maxHostHook)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	if err := checkOwner(f); err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, errors.New("it is not a regular file"))
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxHostHook+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxHostHook {
-		return nil, fmt.Errorf("larger than %d bytes", maxHostHook)
 	}
 	return hooks.ParseHost(data)
-}
-
-// checkOwner refuses what others than root can write: it says what root runs.
-func checkOwner(f *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstat", err)
-	}
-	switch {
-	case st.Uid != 0:
-		return fmt.Errorf("its owner is user %d; chown it to root", st.Uid)
-	case st.Mode&0o022 != 0:
-		return fmt.Errorf("its group or others can write it (mode %#o); chmod go-w", st.Mode&0o7777)
-	}
-	return nil
 }
 
 // annotated adds to the state that the host's hooks get how the CMD ended.

@@ -1,13 +1,10 @@
 package shim
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
@@ -124,9 +121,7 @@ func (c *container) runNext(p *process) error {
 		return libcontainer.ErrNotRunning
 	default:
 	}
-	c.fence.place(p.proc, c.init.pid)
-	defer c.clearTop()
-	if err := p.run(c.children, c.lc); err != nil {
+	if err := c.inCgroup(p.proc, func() error { return p.run(c.children, c.lc) }); err != nil {
 		if c.halted.Load() || exiting(c.init.pid) {
 			// The init kills what it finds, and after its end the kernel
 			// does. libcontainer only knows that the process went away.
@@ -142,25 +137,23 @@ func (c *container) runNext(p *process) error {
 	return nil
 }
 
-// clearTop puts right where a process has come to that was started while the
-// init moved.
-func (c *container) clearTop() {
+// inCgroup starts a process where pid 1 is in the container's cgroups, also if
+// that moves meanwhile.
+func (c *container) inCgroup(p *libcontainer.Process, start func() error) error {
+	c.fence.place(p, c.init.pid)
+	err := start()
 	if err := c.fence.clear(c.init.pid); err != nil && !exiting(c.init.pid) {
 		c.log.WithError(err).Warn("move processes to the init's cgroup")
 	}
+	return err
 }
 
 // exiting reports whether a process is on its way out or gone: PF_EXITING in
 // the flags of /proc/PID/stat (proc_pid_stat(5), include/linux/sched.h).
 func exiting(pid int) bool {
 	const flagExiting = 0x4
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return true
-	}
-	// The name, in parentheses, may hold anything; state, ppid, pgrp,
-	// session, tty_nr, tpgid and flags follow.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	// State, ppid, pgrp, session, tty_nr, tpgid, flags.
+	_, fields := procStat(pid)
 	if len(fields) < 7 {
 		return true
 	}

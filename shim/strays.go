@@ -122,24 +122,25 @@ func (c *children) strays() map[int]bool {
 			c.mu.Lock()
 			_, owned := c.owned[pid]
 			c.mu.Unlock()
-			if name, state := nameAndState(pid); !owned && strings.HasPrefix(name, stageName) {
-				found[pid] = state == 'Z'
+			if name, fields := procStat(pid); !owned && strings.HasPrefix(name, stageName) && len(fields) > 0 {
+				found[pid] = fields[0] == "Z"
 			}
 		}
 	}
 	return found
 }
 
-// nameAndState reads what proc_pid_stat(5) tells. It returns nothing for a
-// process that is gone.
-func nameAndState(pid int) (name string, state byte) {
+// procStat reads proc_pid_stat(5): the name of a process and the fields that
+// follow it, from the state on. It returns nothing for a process that is gone.
+func procStat(pid int) (name string, fields []string) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return "", 0
+		return "", nil
 	}
+	// The name, in parentheses, may hold anything.
 	begin, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
-	if begin < 0 || end < begin || end+2 >= len(data) {
-		return "", 0
+	if begin < 0 || end < begin {
+		return "", nil
 	}
-	return string(data[begin+1 : end]), data[end+2]
+	return string(data[begin+1 : end]), strings.Fields(string(data[end+1:]))
 }

@@ -34,7 +34,7 @@ func TestReapStrays(t *testing.T) {
 			t.Fatal(err)
 		}
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-			if _, state := nameAndState(pid); state == 'Z' {
+			if _, fields := procStat(pid); len(fields) > 0 && fields[0] == "Z" {
 				return pid
 			}
 			if time.Now().After(deadline) {

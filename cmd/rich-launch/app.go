@@ -29,17 +29,8 @@ func app(names []string) int {
 	if !slices.Equal(os.Environ(), runtimeEnv) {
 		return restart()
 	}
-	setName("rich-launch")
-	signals, err := catchSignals()
-	if err != nil {
-		return giveUp(err)
-	}
-	launchers, err := startLaunchers(names)
+	signals, launchers, file, err := begin(names)
 	defer stopLaunchers(launchers)
-	if err != nil {
-		return giveUp(err)
-	}
-	file, err := dialShim()
 	if err != nil {
 		return giveUp(err)
 	}
@@ -77,6 +68,21 @@ func app(names []string) int {
 		complain(os.Stderr, fmt.Sprintf("the shim answered with %T", m))
 		return exitLauncher
 	}
+}
+
+// begin does what comes first for a CMD with components of these names: it
+// takes over the signals, starts the components' launchers and connects to the
+// shim. The launchers have to be stopped after an error as well.
+func begin(names []string) (caught signals, launchers []int, shim *os.File, err error) {
+	setName("rich-launch")
+	if caught, err = catchSignals(); err != nil {
+		return caught, nil, nil, err
+	}
+	if launchers, err = startLaunchers(names); err != nil {
+		return caught, launchers, nil, err
+	}
+	shim, err = dialShim()
+	return caught, launchers, shim, err
 }
 
 // giveUp says why and returns the launcher's own exit status.

@@ -22,20 +22,11 @@ func beside(names []string) int {
 	if !slices.Equal(os.Environ(), runtimeEnv) {
 		return restart()
 	}
-	setName("rich-launch")
 	if err := giveUpTerminal(); err != nil {
 		return giveUp(err)
 	}
-	caught, err := catchSignals()
-	if err != nil {
-		return giveUp(err)
-	}
-	launchers, err := startLaunchers(names)
+	caught, launchers, file, err := begin(names)
 	defer stopLaunchers(launchers)
-	if err != nil {
-		return giveUp(err)
-	}
-	file, err := dialShim()
 	if err != nil {
 		return giveUp(err)
 	}

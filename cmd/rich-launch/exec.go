@@ -52,7 +52,9 @@ func become(r *launch.Record) (code uint32, err error) {
 	if err != nil {
 		return exitCannot, err
 	}
-	reserveHeap(r.Args, env)
+	if slices.ContainsFunc(r.Rlimits, bindsHeap) {
+		reserveHeap(r.Args, env)
+	}
 	if err := prepare(r); err != nil {
 		return exitCannot, err
 	}
@@ -75,9 +77,13 @@ func become(r *launch.Record) (code uint32, err error) {
 	return programCode(err), err
 }
 
+// bindsHeap tells whether a limit may keep the heap from growing.
+func bindsHeap(l launch.Rlimit) bool {
+	return (l.Resource == unix.RLIMIT_AS || l.Resource == unix.RLIMIT_DATA) && l.Soft != unix.RLIM_INFINITY
+}
+
 // reserveHeap makes the heap grow to what syscall.Exec copies argv and env
-// into, and more: with the record's RLIMIT_AS and RLIMIT_DATA it may not be
-// able to. The runtime keeps what it has once got from the kernel.
+// into, and more. The runtime keeps what it has once got from the kernel.
 func reserveHeap(args, env []string) {
 	const (
 		rest = 512 << 10
