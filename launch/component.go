@@ -14,6 +14,7 @@ const (
 	kindRun
 	kindReady
 	kindEnded
+	kindHold
 	kindLine
 )
 
@@ -70,6 +71,10 @@ type Ended struct {
 	Requested bool
 }
 
+// Hold says that Start or Refuse may take long, as a component has to be ready
+// first. Shim to container.
+type Hold struct{}
+
 // Line is a line of output for the syslog in the container. Shim to
 // container.
 type Line struct {
@@ -81,11 +86,13 @@ func (Limits) kind() kind    { return kindLimits }
 func (Run) kind() kind       { return kindRun }
 func (Ready) kind() kind     { return kindReady }
 func (Ended) kind() kind     { return kindEnded }
+func (Hold) kind() kind      { return kindHold }
 func (Line) kind() kind      { return kindLine }
 
 func (m Component) encode(e *encoder) { e.string(m.Name) }
 func (Limits) encode(*encoder)        {}
 func (Ready) encode(*encoder)         {}
+func (Hold) encode(*encoder)          {}
 func (m Line) encode(e *encoder)      { e.string(m.Text) }
 
 func (m Run) encode(e *encoder) {
@@ -132,6 +139,8 @@ func decodeComponent(k kind, d *decoder) Message {
 			d.fail("an exit status out of range")
 		}
 		return m
+	case kindHold:
+		return Hold{}
 	case kindLine:
 		return Line{Text: d.string()}
 	}

@@ -27,6 +27,7 @@ var messages = []Message{
 	Ready{},
 	Ended{Code: 255, Signal: 64, Again: -1},
 	Ended{Again: 1, Requested: true},
+	Hold{},
 	Line{Text: "hello\xff"},
 }
 

@@ -313,6 +313,9 @@ func (a *app) admit(conn *launch.Conn) (bool, error) {
 	if a.components == nil || a.record == nil {
 		return true, nil
 	}
+	if err := conn.Send(launch.Hold{}); err != nil {
+		return false, err
+	}
 	reason, alive := a.components.hold(conn)
 	if !alive {
 		return false, nil

@@ -38,12 +38,16 @@ func app(names []string) int {
 	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleApp}); err != nil {
 		return giveUp(err)
 	}
-	early, stopped := awaitOrder(file, signals)
-	if stopped {
-		_ = conn.Send(launch.Exited{Status: 128 + uint32(syscall.SIGTERM), Requested: true})
-		return 0
-	}
 	m, stdio, err := conn.Receive()
+	var early []syscall.Signal
+	if _, held := m.(launch.Hold); held {
+		var stopped bool
+		if early, stopped = awaitOrder(file, signals); stopped {
+			_ = conn.Send(launch.Exited{Status: 128 + uint32(syscall.SIGTERM), Requested: true})
+			return 0
+		}
+		m, stdio, err = conn.Receive()
+	}
 	if err != nil {
 		return giveUp(fmt.Errorf("wait for the shim's order: %w", err))
 	}
@@ -91,8 +95,7 @@ func giveUp(err error) int {
 	return exitLauncher
 }
 
-// awaitOrder waits for the shim's answer, which may hold the CMD back for
-// long. It returns the signals that are for the CMD, and reports whether the
+// awaitOrder waits for the shim's order, which holds the CMD back. It returns the signals that are for the CMD, and reports whether the
 // init has asked to stop instead.
 func awaitOrder(shim *os.File, s signals) (early []syscall.Signal, stopped bool) {
 	poll := []unix.PollFd{{Fd: int32(shim.Fd()), Events: unix.POLLIN}, {Fd: int32(s), Events: unix.POLLIN}}

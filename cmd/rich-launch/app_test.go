@@ -850,6 +850,27 @@ func TestStopBeforeStart(t *testing.T) {
 	s.exited(129, true)
 }
 
+// TestStopWhileHeld has the init ask for a stop while a component holds the
+// CMD back: nothing waits for an order that may come late.
+func TestStopWhileHeld(t *testing.T) {
+	s := serve(t)
+	s.send(launch.Hold{})
+	s.signal(unix.SIGTERM)
+	if m, want := s.receive(), (launch.Exited{Status: 128 + uint32(unix.SIGTERM), Requested: true}); m != want {
+		t.Errorf("got %+v, want %+v", m, want)
+	}
+	s.ended(0)
+}
+
+// TestSignalWhileHeld is one that the CMD gets once it runs.
+func TestSignalWhileHeld(t *testing.T) {
+	s := serve(t)
+	s.send(launch.Hold{})
+	s.signal(unix.SIGUSR1)
+	s.start(cat())
+	s.exited(128+uint32(unix.SIGUSR1), false)
+}
+
 // TestSignalBeforeStarted is an order that comes with the start.
 func TestSignalBeforeStarted(t *testing.T) {
 	s := serve(t)

@@ -140,8 +140,11 @@ func (s *supervisor) wait(timeout int) (message bool) {
 		{Fd: s.cmd.pollable(), Events: unix.POLLIN},
 		{Fd: s.probe.cmd.pollable(), Events: unix.POLLIN},
 	}
-	// It fails with EINTR or for want of memory: all is looked at again.
 	n, err := unix.Poll(poll, timeout)
+	for err == unix.EINTR {
+		n, err = unix.Poll(poll, timeout) // else a message would be missed that came before the signal
+	}
+	// It may fail for want of memory: all is looked at again.
 	s.quiet = n == 0 && err == nil
 	for signal := s.signals.next(); signal != 0; signal = s.signals.next() {
 		switch {
