@@ -86,14 +86,17 @@ func (c *container) killCreated(sig syscall.Signal) error {
 }
 
 const (
-	// childWait bounds how long dumb-init may take to start its child.
-	childWait = time.Second
+	// childWait bounds how long dumb-init may take to start its child, which
+	// on a busy host is longer than a second.
+	childWait = 10 * time.Second
 	childPoll = time.Millisecond
 )
 
 // killDumbInit signals the CMD by way of dumb-init. A signal that came before
-// dumb-init listens, or before its child has a process group of its own,
-// would be lost, and a stop right after the start would not stop anything.
+// dumb-init listens, or before its child is the CMD, would be lost, and a stop
+// right after the start would not stop anything: as pid 1 dumb-init is not
+// ended by a signal that it does not handle, and its child inherits handlers
+// that do nothing, until it executes the CMD.
 func (c *container) killDumbInit(sig syscall.Signal) error {
 	child, err := c.child()
 	for deadline := time.Now().Add(childWait); err != nil && time.Now().Before(deadline); child, err = c.child() {
@@ -109,8 +112,8 @@ func (c *container) killDumbInit(sig syscall.Signal) error {
 	return c.init.proc.Signal(sig)
 }
 
-// child returns the process that dumb-init has started, once it leads its
-// process group.
+// child returns the process that dumb-init has started, once it is the CMD.
+// Before it executes that, it makes itself the leader of a process group.
 func (c *container) child() (int, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.init.pid, c.init.pid))
 	if err != nil {
@@ -122,12 +125,8 @@ func (c *container) child() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("dumb-init has no child: %w", err)
 	}
-	group, err := unix.Getpgid(pid)
-	if err != nil {
-		return 0, err
-	}
-	if group != pid {
-		return 0, fmt.Errorf("process %d is not set up yet", pid)
+	if flags, ok := processFlags(pid); !ok || flags&flagForkNoExec != 0 {
+		return 0, fmt.Errorf("process %d has not executed the command yet", pid)
 	}
 	return pid, nil
 }

@@ -148,17 +148,27 @@ func (c *container) inCgroup(p *libcontainer.Process, start func() error) error 
 	return err
 }
 
-// exiting reports whether a process is on its way out or gone: PF_EXITING in
-// the flags of /proc/PID/stat (proc_pid_stat(5), include/linux/sched.h).
+// Flags of /proc/PID/stat (proc_pid_stat(5), include/linux/sched.h).
+const (
+	flagExiting    = 0x4  // PF_EXITING: it is on its way out
+	flagForkNoExec = 0x40 // PF_FORKNOEXEC: it still is what its parent is
+)
+
+// exiting reports whether a process is on its way out or gone.
 func exiting(pid int) bool {
-	const flagExiting = 0x4
+	flags, ok := processFlags(pid)
+	return !ok || flags&flagExiting != 0
+}
+
+// processFlags returns the flags of a process, and false if it is gone.
+func processFlags(pid int) (uint64, bool) {
 	// State, ppid, pgrp, session, tty_nr, tpgid, flags.
 	_, fields := procStat(pid)
 	if len(fields) < 7 {
-		return true
+		return 0, false
 	}
 	flags, err := strconv.ParseUint(fields[6], 10, 64)
-	return err != nil || flags&flagExiting != 0
+	return flags, err == nil
 }
 
 // waitExec follows an exec to its end and announces it.
