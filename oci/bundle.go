@@ -41,24 +41,38 @@ func Load(bundle string) (*specs.Spec, error) {
 	return spec, nil
 }
 
+// Annotations reads no more than the annotations of a bundle's spec.
+func Annotations(bundle string) (map[string]string, error) {
+	var spec struct{ Annotations map[string]string }
+	err := decode(filepath.Join(bundle, configFile), &spec)
+	return spec.Annotations, err
+}
+
 func read(path string) (*specs.Spec, error) {
+	spec := &specs.Spec{}
+	if err := decode(path, spec); err != nil {
+		return nil, err
+	}
+	return spec, nil
+}
+
+func decode(path string, spec any) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(data) > maxConfig {
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxConfig)
+		return fmt.Errorf("%s: larger than %d bytes", path, maxConfig)
 	}
-	spec := &specs.Spec{}
 	if err := json.Unmarshal(data, spec); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	return spec, nil
+	return nil
 }
 
 // Store writes a rewritten spec into the bundle and keeps the original as

@@ -1,60 +1,24 @@
 package shim
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// maxBootstrap bounds what containerd sends to a starting shim, in bytes.
-const maxBootstrap = 10 << 20
-
-// StartLegacy starts a shim for a containerd before 2.3. Those put the
-// parameters on the command line and the runtime options on stdin, expect
-// nothing but the address of the shim as answer, and speak version 2 of the
-// task service. It returns false, with args and os.Stdin as they were for
-// the next reader, if this is not such a start.
-func StartLegacy(args []string) (bool, error) {
-	if !slices.Contains(args, "start") {
-		return false, nil
-	}
-	input, err := io.ReadAll(io.LimitReader(os.Stdin, maxBootstrap))
-	if err != nil {
-		return false, fmt.Errorf("read stdin: %w", err)
-	}
-	params, err := legacyParams(args, input)
-	if err != nil {
-		return false, err
-	}
-	if params == nil {
-		return false, replaceStdin(input)
-	}
-	ctx := namespaces.WithNamespace(context.Background(), params.Namespace)
-	result, err := manager{}.Start(ctx, params)
-	if err != nil {
-		return true, err
-	}
-	_, err = io.WriteString(os.Stdout, result.Address)
-	return true, err
-}
-
-// legacyParams reads the parameters of an old containerd, and returns nil if
-// input holds those of a new one.
-func legacyParams(args []string, input []byte) (*bootapi.BootstrapParams, error) {
+// bootstrapParams reads the parameters of a start. A containerd before 2.3,
+// legacy, puts them on the command line and the runtime options on stdin.
+func bootstrapParams(args []string, input []byte) (_ *bootapi.BootstrapParams, legacy bool, _ error) {
 	set := flag.NewFlagSet(RuntimeName, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	id := set.String("id", "", "")
@@ -65,51 +29,35 @@ func legacyParams(args []string, input []byte) (*bootapi.BootstrapParams, error)
 		set.String(other, "", "")
 	}
 	if err := set.Parse(args); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// Old options may happen to parse as new parameters, but not with the
 	// identity that is on the command line as well.
-	var params bootapi.BootstrapParams
-	if len(input) > 0 && proto.Unmarshal(input, &params) == nil && params.InstanceID == *id && params.Namespace == *namespace {
-		return nil, nil
+	params := &bootapi.BootstrapParams{}
+	if len(input) > 0 && proto.Unmarshal(input, params) == nil && params.InstanceID == *id && params.Namespace == *namespace {
+		return params, false, nil
 	}
-	legacy := &bootapi.BootstrapParams{
+	params = &bootapi.BootstrapParams{
 		InstanceID:             *id,
 		Namespace:              *namespace,
 		ContainerdGrpcAddress:  *address,
 		ContainerdTtrpcAddress: os.Getenv("TTRPC_ADDRESS"),
 	}
 	if *debug {
-		legacy.LogLevel = bootapi.LogLevel_LOG_LEVEL_DEBUG
+		params.LogLevel = bootapi.LogLevel_LOG_LEVEL_DEBUG
 	}
 	if len(input) > 0 {
 		options := &anypb.Any{}
 		if err := proto.Unmarshal(input, options); err != nil {
-			return nil, fmt.Errorf("runtime options on stdin: %w", err)
+			return nil, false, fmt.Errorf("runtime options on stdin: %w", err)
 		}
 		if options.TypeUrl != "" {
-			if err := legacy.AddExtension(options); err != nil {
-				return nil, err
+			if err := params.AddExtension(options); err != nil {
+				return nil, false, err
 			}
 		}
 	}
-	return legacy, nil
-}
-
-// replaceStdin makes os.Stdin yield what has been read from it.
-func replaceStdin(input []byte) error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	os.Stdin = r
-	go func() {
-		_, err := io.Copy(w, bytes.NewReader(input))
-		if err := errors.Join(err, w.Close()); err != nil {
-			fmt.Fprintln(os.Stderr, "pass stdin on:", err)
-		}
-	}()
-	return nil
+	return params, true, nil
 }
 
 // legacyPids is Pids for a containerd before 2.3. That takes an error for an

@@ -26,15 +26,15 @@ func marshal(t *testing.T, m proto.Message) []byte {
 	return data
 }
 
-func TestLegacyParams(t *testing.T) {
+func TestBootstrapParams(t *testing.T) {
 	args := []string{"-namespace", "ns", "-address", "/run/c.sock", "-publish-binary", "/bin/containerd", "-id", "c1", "-debug", "start"}
 	opts, err := anypb.New(&options.Options{ShimCgroup: "/shims"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, input := range map[string][]byte{"no options": nil, "options": marshal(t, opts)} {
-		params, err := legacyParams(args, input)
-		if err != nil || params == nil {
+		params, legacy, err := bootstrapParams(args, input)
+		if err != nil || !legacy {
 			t.Fatalf("%s: %v, %v", name, params, err)
 		}
 		if params.InstanceID != "c1" || params.Namespace != "ns" || params.ContainerdGrpcAddress != "/run/c.sock" ||
@@ -47,11 +47,11 @@ func TestLegacyParams(t *testing.T) {
 			t.Errorf("%s: options %v %+v, %v", name, found, &got, err)
 		}
 	}
-	params, err := legacyParams(args, marshal(t, &bootapi.BootstrapParams{InstanceID: "c1", Namespace: "ns"}))
-	if params != nil || err != nil {
+	params, legacy, err := bootstrapParams(args, marshal(t, &bootapi.BootstrapParams{InstanceID: "c1", Namespace: "ns", ContainerdVersion: "2.3"}))
+	if err != nil || legacy || params.ContainerdVersion != "2.3" {
 		t.Errorf("new parameters taken for old: %v, %v", params, err)
 	}
-	if _, err := legacyParams([]string{"-nonsense", "start"}, nil); err == nil {
+	if _, _, err := bootstrapParams([]string{"-nonsense", "start"}, nil); err == nil {
 		t.Error("unknown flag accepted")
 	}
 }

@@ -7,9 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
@@ -18,7 +16,6 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/defaults"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
 	containerd "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -38,23 +35,27 @@ const addressFile = "address"
 
 // manager starts, describes and cleans up after shims. containerd runs it
 // as a process of its own each time.
-type manager struct{}
+type manager struct {
+	// listener is where this process is to serve; nil unless Start has found
+	// that no other shim does.
+	listener *net.UnixListener
+}
 
 // NewManager returns the manager that containerd's shim library drives.
-func NewManager() containerd.Shim { return manager{} }
+func NewManager() containerd.Shim { return &manager{} }
 
 // Name returns the runtime's name.
-func (manager) Name() string { return RuntimeName }
+func (*manager) Name() string { return RuntimeName }
 
-// Start makes sure that a shim serves the container and says where.
-func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *bootapi.BootstrapResult, err error) {
-	spec, err := oci.Load(".")
+// Start makes sure that a shim will serve the container, and says where.
+func (m *manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
+	annotations, err := oci.Annotations(".")
 	if err != nil {
 		return nil, fmt.Errorf("load bundle: %w", err)
 	}
 	group := params.GetInstanceID()
 	for _, key := range groupAnnotations {
-		if v, ok := spec.Annotations[key]; ok {
+		if v, ok := annotations[key]; ok {
 			group = v
 			break
 		}
@@ -82,16 +83,11 @@ func (manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (_ *b
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", result.Address, err)
 	}
-	defer listener.Close()
-	listener.SetUnlinkOnClose(false) // the shim goes on serving it
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, containerd.RemoveSocket(result.Address))
-		}
-	}()
-	if err := spawn(ctx, params, listener); err != nil {
-		return nil, err
+	listener.SetUnlinkOnClose(false) // the shim removes it at its end
+	if err := settle(params); err != nil {
+		return nil, errors.Join(err, listener.Close(), containerd.RemoveSocket(result.Address))
 	}
+	m.listener = listener
 	return result, nil
 }
 
@@ -115,43 +111,9 @@ func listen(address string) (*net.UnixListener, error) {
 	return containerd.NewSocket(address)
 }
 
-// spawn starts the process that serves on the listener.
-func spawn(ctx context.Context, params *bootapi.BootstrapParams, listener *net.UnixListener) error {
-	namespace, err := namespaces.NamespaceRequired(ctx)
-	if err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	socket, err := listener.File()
-	if err != nil {
-		return err
-	}
-	defer socket.Close()
-	cmd := exec.Command(self,
-		"-namespace", namespace,
-		"-id", params.GetInstanceID(),
-		"-address", params.GetContainerdGrpcAddress())
-	if params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG {
-		cmd.Args = append(cmd.Args, "-debug")
-	}
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=4")
-	cmd.ExtraFiles = []*os.File{socket}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	pid := cmd.Process.Pid
-	if err := settle(pid, params); err != nil {
-		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
-	}
-	return cmd.Process.Release()
-}
-
-// settle puts a new shim where the options want it.
-func settle(pid int, params *bootapi.BootstrapParams) error {
+// settle puts this process, a new shim, where the options want it.
+func settle(params *bootapi.BootstrapParams) error {
+	pid := os.Getpid()
 	var opts options.Options
 	if _, err := params.FindExtension(&opts); err != nil {
 		return fmt.Errorf("read runtime options: %w", err)
@@ -184,7 +146,7 @@ func join(path string, pid int) error {
 
 // Stop removes whatever is left of a container whose shim is gone. It is
 // also called after an orderly end, and then finds nothing to do.
-func (manager) Stop(ctx context.Context, id string) (containerd.StopStatus, error) {
+func (*manager) Stop(ctx context.Context, id string) (containerd.StopStatus, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return containerd.StopStatus{}, err
@@ -214,6 +176,6 @@ func removeDeadSocket(file string) error {
 }
 
 // Info describes the runtime; the options of the handler come from in.
-func (manager) Info(_ context.Context, in io.Reader) (*types.RuntimeInfo, error) {
+func (*manager) Info(_ context.Context, in io.Reader) (*types.RuntimeInfo, error) {
 	return info(in)
 }

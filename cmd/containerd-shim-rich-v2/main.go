@@ -2,6 +2,9 @@
 // containers. containerd starts it by the name io.containerd.rich.v2.
 package main
 
+// #include "detach.h"
+import "C"
+
 import (
 	"context"
 	"fmt"
@@ -42,11 +45,19 @@ func main() {
 		fmt.Println("containerd-shim-rich-v2", shim.Version)
 		return
 	}
-	if done, err := shim.StartLegacy(os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %s\n", shim.RuntimeName, err)
-		os.Exit(1)
-	} else if done {
-		return
+	if shim.Starts(os.Args) {
+		serve, err := shim.Bootstrap(os.Args, C.DETACH_LISTENER)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", shim.RuntimeName, err)
+			os.Exit(1)
+		}
+		if serve == nil {
+			return
+		}
+		if _, err := C.detach_done(); err != nil {
+			os.Exit(1) // stderr is closed, and whoever waits sees the status
+		}
+		os.Args = serve
 	}
 	containerd.RunShim(context.Background(), shim.NewManager(), func(c *containerd.Config) {
 		// Every process is waited for by its owner: a reaper that waits
