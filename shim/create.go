@@ -415,7 +415,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.metrics, err = c.newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
-	if c.ooms, err = watchOOM(pid, func() { c.events.add(&eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
+	if c.ooms, err = watchOOM(pid, c.made.Cgroups, func() { c.events.add(&eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
 		c.log.WithError(err).Warn("there will be no OOM events")
 	}
 	return c.limitComponents()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/containerd/cgroups/v3"
-	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/cgroups/fscommon"
 	"golang.org/x/sys/unix"
@@ -23,8 +22,9 @@ type oomWatch struct {
 	stop func()
 }
 
-// watchOOM watches the cgroup of a process.
-func watchOOM(pid int, report func()) (*oomWatch, error) {
+// watchOOM watches the cgroup of a process, whose directories are known where
+// it has some of version 1.
+func watchOOM(pid int, v1 map[string]string, report func()) (*oomWatch, error) {
 	if cgroups.Mode() == cgroups.Unified {
 		path, err := cgroup2.PidGroupPath(pid)
 		if err != nil {
@@ -32,9 +32,9 @@ func watchOOM(pid int, report func()) (*oomWatch, error) {
 		}
 		return watchMemoryEvents(filepath.Join("/sys/fs/cgroup", path), report)
 	}
-	cg, err := cgroup1.Load(cgroup1.PidPath(pid))
+	cg, err := cgroupV1(v1)
 	if err != nil {
-		return nil, fmt.Errorf("load cgroup: %w", err)
+		return nil, err
 	}
 	fd, err := cg.OOMEventFD()
 	if err != nil {
