@@ -34,6 +34,7 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	if r.Checkpoint != "" {
 		return nil, toRPC(fmt.Errorf("restore from checkpoint %s: %w", r.Checkpoint, errdefs.ErrNotImplemented))
 	}
+	awaitGrace()
 	if err := s.reserve(r.ID); err != nil {
 		return nil, toRPC(err)
 	}

@@ -22,6 +22,7 @@ func (s *service) Exec(_ context.Context, r *task.ExecProcessRequest) (*emptypb.
 	if err := c.addExec(r); err != nil {
 		return nil, toRPC(err)
 	}
+	awaitGrace() // it will be started soon
 	return empty, nil
 }
 

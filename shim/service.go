@@ -56,6 +56,7 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 	if err := os.Setenv("GOMAXPROCS", initProcessors); err != nil {
 		return nil, err
 	}
+	awaitGrace() // containerd starts a shim to create a container
 	return &service{
 		namespace:  namespace,
 		events:     ev,

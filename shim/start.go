@@ -74,6 +74,7 @@ func (c *container) startExec(ctx context.Context, p *process, namespace string)
 	}
 	c.running.Add(1)
 	c.mu.Unlock()
+	awaitGrace()
 	if err := c.runExec(ctx, p, namespace); err != nil {
 		c.running.Done()
 		p.never()
