@@ -60,9 +60,8 @@ type container struct {
 	// end cannot be announced before.
 	announce sync.Mutex
 
-	// starting lets one exec at a time into libcontainer, whose lock is fair:
-	// behind hundreds of waiting execs a signal would come too late.
-	starting sync.Mutex
+	// starters are what execs are started by, once pid 1 is there.
+	starters *starters
 
 	// removing is held while the container is removed.
 	removing  sync.Mutex

@@ -407,6 +407,9 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		return err
 	}
 	c.init.started(pid, tasktypes.Status_CREATED)
+	c.starters = newStarters(c.lc, func() (*libcontainer.Container, error) {
+		return libcontainer.Load(c.bundle.path(stateDir), c.id)
+	})
 	if c.plan.PrivateCgroup && uid != 0 {
 		if err := delegate(pid, uid, gid); err != nil {
 			return fmt.Errorf("delegate the cgroup: %w", err)

@@ -115,14 +115,16 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 
 // runNext runs an exec when it is its turn.
 func (c *container) runNext(p *process) error {
-	c.starting.Lock()
-	defer c.starting.Unlock()
+	return c.starters.with(func(lc *libcontainer.Container) error { return c.runBy(lc, p) })
+}
+
+func (c *container) runBy(lc *libcontainer.Container, p *process) error {
 	select {
 	case <-c.gone:
 		return libcontainer.ErrNotRunning
 	default:
 	}
-	if err := c.inCgroup(p.proc, func() error { return p.run(c.children, c.lc) }); err != nil {
+	if err := c.inCgroup(p.proc, func() error { return p.run(c.children, lc) }); err != nil {
 		if c.halted.Load() || exiting(c.init.pid) {
 			// The init kills what it finds, and after its end the kernel
 			// does. libcontainer only knows that the process went away.
