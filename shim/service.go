@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -23,6 +24,7 @@ type service struct {
 	events    *events
 	children  *children
 	shutdown  shutdown.Service
+	rest      rest
 
 	mu         sync.Mutex
 	containers map[string]*container // nil while the container is being created
@@ -56,6 +58,7 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 	if err := os.Setenv("GOMAXPROCS", initProcessors); err != nil {
 		return nil, err
 	}
+	debug.SetGCPercent(collectAt)
 	awaitGrace() // containerd starts a shim to create a container
 	return &service{
 		namespace:  namespace,

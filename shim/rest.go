@@ -1,0 +1,124 @@
+package shim
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// restAfter is how long nothing may be asked of the shim before it gives
+	// back the memory that it needed for what was.
+	restAfter = time.Second
+	// restPause is how long it keeps it at least when it had to take it again:
+	// a probe each second must not pay for it each time.
+	restPause = 3 * time.Second
+	// collectAt is the growth of the heap, in percent of what is in use, that
+	// a collection waits for. The library sets 40, with which one create has
+	// several; what that saves while the shim works, a rest gives back.
+	collectAt = 200
+)
+
+// rest gives memory back while the shim has nothing to do, as it has for most
+// of its life.
+type rest struct {
+	mu    sync.Mutex
+	timer *time.Timer // nil until something has been asked for
+	last  time.Time   // the end of the last rest's beginning
+	code  []area
+}
+
+// area is a part of the address space.
+type area struct{ start, size uintptr }
+
+// UnaryServerInterceptor notes what is asked of the shim.
+func (s *service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
+	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
+		s.rest.busy()
+		defer s.rest.busy()
+		return method(ctx, unmarshal)
+	}
+}
+
+// busy puts the rest off.
+func (r *rest) busy() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait := max(restAfter, restPause-time.Since(r.last))
+	if r.timer == nil {
+		r.timer = time.AfterFunc(wait, r.begin)
+		return
+	}
+	r.timer.Reset(wait)
+}
+
+func (r *rest) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.code == nil {
+		r.code = codeAreas()
+		for _, a := range r.code {
+			a.split()
+		}
+	}
+	debug.FreeOSMemory()
+	// The code comes first in the file and goes last: this runs on it. What
+	// fails costs memory, nothing else.
+	for _, a := range slices.Backward(r.code) {
+		_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, a.start, a.size, unix.MADV_DONTNEED)
+	}
+	r.last = time.Now()
+}
+
+// window is how much of the program's file the kernel maps at once at most,
+// after split. Without it that is a folio of the page cache, up to 2 MiB.
+const window = 64 << 10
+
+// split makes many mappings of one: the kernel maps no further than to the
+// end of the one that it meets a page of. Every other one gets a hint of its
+// own, or they would be merged.
+func (a area) split() {
+	for offset := uintptr(0); offset < a.size; offset += 2 * window {
+		_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, a.start+offset, min(window, a.size-offset), unix.MADV_RANDOM)
+	}
+}
+
+// codeAreas finds the mappings of the program's own file that have never been
+// written to (proc_pid_smaps(5)). Their pages stay in the page cache, which
+// all shims share, and are mapped again by what needs them.
+func codeAreas() (areas []area) {
+	smaps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		return nil
+	}
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	var found *area
+	for s := bufio.NewScanner(bytes.NewReader(smaps)); s.Scan(); {
+		var a area
+		var end uintptr
+		var perms string
+		line := s.Text()
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &a.start, &end, &perms); n == 3 {
+			found = nil
+			if a.size = end - a.start; strings.HasSuffix(line, " "+program) && !strings.Contains(perms, "w") {
+				found = &a
+			}
+		} else if found != nil && strings.HasPrefix(line, "Anonymous:") && strings.HasSuffix(line, " 0 kB") {
+			areas = append(areas, *found)
+		}
+	}
+	return areas
+}
