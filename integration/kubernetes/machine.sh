@@ -4,9 +4,13 @@
 set -euo pipefail
 : "${RUN:?}"
 
-mkdir -p "$RUN"/{var-log,usr-local,usr-local-work}
+mkdir -p "$RUN"/var-log
 mount --bind "$RUN/var-log" /var/log
-mount -t overlay overlay -o "lowerdir=/usr/local,upperdir=$RUN/usr-local,workdir=$RUN/usr-local-work" /usr/local
+# The installer writes to the one, the kubelet and the controller manager to the other.
+for dir in local libexec; do
+	mkdir -p "$RUN/usr-$dir"{,-work}
+	mount -t overlay overlay -o "lowerdir=/usr/$dir,upperdir=$RUN/usr-$dir,workdir=$RUN/usr-$dir-work" "/usr/$dir"
+done
 
 # The kubelet insists on the address of a link, which lo is not; many kernels have no dummy links.
 ip link add node0 type veth peer name node0-peer
