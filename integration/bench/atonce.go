@@ -16,7 +16,7 @@ const crowd = 32
 // atOnce is what a burst of requests costs.
 func (b *bench) atOnce() ([]figure, error) {
 	var sides []side
-	for _, with := range []runtime{stock(), ours("none")} {
+	for _, with := range []runtime{b.stock(), ours("none")} {
 		sides = append(sides, side{with.name, func() ([]float64, error) { return b.burst(with) }})
 	}
 	all, err := b.interleave("32 at once", 6, 1, sides...)

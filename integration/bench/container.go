@@ -36,12 +36,17 @@ type runtime struct {
 	init    string // our option of that name
 }
 
-// stock is containerd's own shim with runc.
-func stock() runtime { return runtime{name: withRunc, runtime: "io.containerd.runc.v2"} }
+// stock is containerd's own shim with runc. That keeps its state where
+// containerd does, as it would on a host (/run).
+func (b *bench) stock() runtime {
+	return runtime{name: withRunc, runtime: "io.containerd.runc.v2", options: &options.Options{Root: b.runcRoot()}}
+}
+
+func (b *bench) runcRoot() string { return filepath.Join(b.dir, "state", "runc") }
 
 // crun is the same with crun.
 func (b *bench) crun() runtime {
-	return runtime{name: withCrun, runtime: "io.containerd.runc.v2", options: &options.Options{BinaryName: b.crunProgram()}}
+	return runtime{name: withCrun, runtime: "io.containerd.runc.v2", options: &options.Options{BinaryName: b.crunProgram(), Root: b.runcRoot()}}
 }
 
 func (b *bench) crunProgram() string { return filepath.Join(b.build, "bench/crun/usr/bin/crun") }
@@ -189,7 +194,7 @@ func (b *bench) execAs(r *running, id string) (time.Duration, error) {
 
 // streams are the streams of a task; nil is no stdin.
 func (b *bench) streams(stdin io.Reader, stdout io.Writer) cio.Creator {
-	return cio.NewCreator(cio.WithStreams(stdin, stdout, io.Discard), cio.WithFIFODir(filepath.Join(b.dir, "fifo")))
+	return cio.NewCreator(cio.WithStreams(stdin, stdout, io.Discard), cio.WithFIFODir(filepath.Join(b.dir, "state", "fifo")))
 }
 
 // shim finds the process of the shim that served a container first.

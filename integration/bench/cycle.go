@@ -9,7 +9,7 @@ import (
 // cycle is create, start, exit and delete of a task, whose container is kept.
 func (b *bench) cycle() ([]figure, error) {
 	var sides []side
-	for _, at := range []place{{b, stock()}, {b, ours("none")}, {b.other, b.crun()}, {b, ours("dumb-init")}} {
+	for _, at := range []place{{b, b.stock()}, {b, ours("none")}, {b.other, b.crun()}, {b, ours("dumb-init")}} {
 		c, err := at.container("busybox", at.runtime, []string{"/bin/true"})
 		if err != nil {
 			return nil, err

@@ -70,10 +70,14 @@ func startDaemon(build, hidden string) (_ *daemon, err error) {
 			err = errors.Join(err, d.remove())
 		}
 	}()
-	for _, sub := range []string{"tmp", "fifo"} {
+	for _, sub := range []string{"tmp", "state"} {
 		if err := os.Mkdir(filepath.Join(d.dir, sub), 0o711); err != nil {
 			return nil, err
 		}
+	}
+	// As /run is, where all of this lies on a host.
+	if err := unix.Mount("tmpfs", filepath.Join(d.dir, "state"), "tmpfs", 0, "mode=0711"); err != nil {
+		return nil, fmt.Errorf("mount a tmpfs: %w", err)
 	}
 	file := filepath.Join(d.dir, "config.toml")
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(config, "DIR", d.dir)), 0o600); err != nil {

@@ -8,7 +8,7 @@ var idle = []string{"/bin/sleep", "100000"}
 // exec is add, start, exit and delete of an exec.
 func (b *bench) exec() (_ []figure, err error) {
 	var sides []side
-	for _, at := range []place{{b, stock()}, {b, ours("none")}, {b.other, b.crun()}} {
+	for _, at := range []place{{b, b.stock()}, {b, ours("none")}, {b.other, b.crun()}} {
 		r, err := at.launch("busybox", at.runtime, idle)
 		if err != nil {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	goruntime "runtime"
 	"syscall"
 	"time"
 )
@@ -38,6 +39,10 @@ var groups = []struct {
 	{"output", (*bench).output},
 	{"flat", (*bench).flat},
 }
+
+// A floor enters namespaces with a thread that it leaves to be destroyed, which
+// Go cannot do to the main one (see the shim's main).
+func init() { goruntime.LockOSThread() }
 
 func main() {
 	if err := run(); err != nil {

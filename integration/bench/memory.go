@@ -17,7 +17,7 @@ const settle = 2 * time.Second
 // memory is what a shim and the launcher take.
 func (b *bench) memory() ([]figure, error) {
 	var sides []side
-	for _, with := range []runtime{stock(), ours("none"), ours("dumb-init")} {
+	for _, with := range []runtime{b.stock(), ours("none"), ours("dumb-init")} {
 		sides = append(sides, side{with.name, func() ([]float64, error) { return b.podMemory(with) }})
 	}
 	sides = append(sides, single("launcher", b.launcherMemory))

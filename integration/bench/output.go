@@ -20,7 +20,7 @@ const written = 1024
 // output is what it costs to get the CMD's output.
 func (b *bench) output() ([]figure, error) {
 	var sides []side
-	for _, with := range []runtime{stock(), ours("none"), ours("systemd")} {
+	for _, with := range []runtime{b.stock(), ours("none"), ours("systemd")} {
 		sides = append(sides, side{with.name, func() ([]float64, error) { return b.write(with) }})
 	}
 	all, err := b.interleave("1 GiB to stdout", 7, 1, sides...)
