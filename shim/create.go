@@ -146,7 +146,20 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.startInit(ctx, r, s.namespace); err != nil {
 		return nil, err
 	}
-	return c, errors.Join(c.fence.release(), c.hooks.hold(c.init.pid))
+	if err := errors.Join(c.fence.release(), c.hooks.hold(c.init.pid)); err != nil {
+		return nil, err
+	}
+	c.forget()
+	return c, nil
+}
+
+// forget drops what only Create needs. The largest part is the list of system
+// calls of the seccomp profile, which libcontainer has once more.
+func (c *container) forget() {
+	c.spec = &specs.Spec{Annotations: c.spec.Annotations, Root: c.spec.Root}
+	c.init.spec = nil
+	c.plan.Process, c.plan.Mounts, c.plan.Destinations, c.plan.Files, c.plan.ReadonlyPaths = nil, nil, nil, nil, nil
+	c.hooks.forget()
 }
 
 func mountRootfs(r *task.CreateTaskRequest, rootfs string) error {

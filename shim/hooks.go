@@ -110,6 +110,13 @@ func (c *container) addHooks(original *specs.Spec, handler handlerOptions) error
 	return nil
 }
 
+// forget drops what only hooks in the container need, if there are none.
+func (h *hookSet) forget() {
+	if len(h.record.Prestart) == 0 && len(h.record.Poststop) == 0 {
+		h.spec = nil
+	}
+}
+
 // store writes the record down if it matters to anybody.
 func (h *hookSet) store() error {
 	r := &h.record
