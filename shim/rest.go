@@ -25,8 +25,9 @@ const (
 	restPause = 3 * time.Second
 	// collectAt is the growth of the heap, in percent of what is in use, that
 	// a collection waits for. The library sets 40, with which one create has
-	// several; what that saves while the shim works, a rest gives back.
-	collectAt = 200
+	// several. With more than this the containers of a pod lie scattered in the heap,
+	// and a rest can give less back.
+	collectAt = 100
 )
 
 // rest gives memory back while the shim has nothing to do, as it has for most
