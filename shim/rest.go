@@ -33,10 +33,12 @@ const (
 // rest gives memory back while the shim has nothing to do, as it has for most
 // of its life.
 type rest struct {
+	look sync.Once // finds the code
+	code []area
+
 	mu    sync.Mutex
 	timer *time.Timer // nil until something has been asked for
-	last  time.Time   // the end of the last rest's beginning
-	code  []area
+	last  time.Time   // when memory was given back
 }
 
 // area is a part of the address space.
@@ -64,20 +66,20 @@ func (r *rest) busy() {
 }
 
 func (r *rest) begin() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.code == nil {
+	r.look.Do(func() {
 		r.code = codeAreas()
 		for _, a := range r.code {
 			a.split()
 		}
-	}
+	})
 	debug.FreeOSMemory()
 	// The code comes first in the file and goes last: this runs on it. What
 	// fails costs memory, nothing else.
 	for _, a := range slices.Backward(r.code) {
 		_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, a.start, a.size, unix.MADV_DONTNEED)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.last = time.Now()
 }
 

@@ -90,7 +90,8 @@ func (c *children) wait(p *libcontainer.Process) (*os.ProcessState, error) {
 // awaitEnd returns when a child has ended, which is still to be waited for. It
 // needs no thread, other than a wait by libcontainer, with which each container
 // would cost one of 40 KiB. Where the kernel does not offer that (before
-// 5.10, pidfd_open(2)) it returns at once.
+// 5.10, pidfd_open(2)) it returns at once, and also if there is no such child,
+// whoever has its number by now.
 func awaitEnd(pid int) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -103,9 +104,8 @@ func awaitEnd(pid int) {
 		return
 	}
 	_ = conn.Read(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(poll, 0)
-		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+		err := unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WNOWAIT, nil)
+		return !errors.Is(err, unix.EAGAIN)
 	})
 }
 

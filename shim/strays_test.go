@@ -55,3 +55,32 @@ func TestReapStrays(t *testing.T) {
 		}
 	}
 }
+
+// The end of a child is awaited, and left to be waited for. What is no child is not awaited.
+func TestAwaitEnd(t *testing.T) {
+	cmd := exec.Command("cat")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitEnd(os.Getppid()) // else this never ends
+	ended := make(chan struct{})
+	go func() {
+		awaitEnd(cmd.Process.Pid)
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		t.Error("it returned before the end of the child")
+	case <-time.After(50 * time.Millisecond):
+	}
+	stdin.Close()
+	<-ended
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the child was not left to be waited for: %v", err)
+	}
+	awaitEnd(cmd.Process.Pid)
+}
