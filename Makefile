@@ -169,7 +169,7 @@ build/bench/crun/usr/bin/crun: integration/bench/crun.sh
 ##@ what the integration tests and the demo run on
 
 .PHONY: integration-files
-integration-files: build $(bin)/probe $(tools)/containerd $(older) images build/components ## everything the integration tests need, without running them
+integration-files: build $(bin)/probe $(bin)/busybox $(tools)/containerd $(older) images build/components ## everything the integration tests need, without running them
 
 .PHONY: images
 images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-trixie.tar debian-sid.tar \
@@ -202,6 +202,11 @@ $(bin)/probe: integration/probe/probe.c
 	@scripts/need-packages.sh gcc libc6-dev
 	@mkdir -p $(bin)
 	@gcc -std=gnu11 -static -s -O2 -Wall -Wextra -Werror -o $@.part $< && mv $@.part $@
+
+# What components of the tests run; most of the tar's files are links to it.
+$(bin)/busybox: $(rootfs)/busybox.tar
+	@mkdir -p $(bin)/busybox.part && tar -xf $< -C $(bin)/busybox.part ./bin
+	@mv $(bin)/busybox.part/bin/busybox $@ && rm -r $(bin)/busybox.part && touch $@
 
 $(rootfs)/debian-%.tar: integration/rootfs/debian.sh integration/rootfs/debian-%.packages
 	@integration/rootfs/debian.sh $* $@

@@ -157,7 +157,7 @@ func TestComponentsAreIsolated(t *testing.T) {
 func TestComponentProcess(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t)
-	o.makeAgent("probe", map[string]string{"probe": buildPath("bin/probe"), "busybox": busyboxFile})
+	o.makeAgent("probe", map[string]string{"probe": buildPath("bin/probe"), "busybox": buildPath("bin/busybox")})
 	odd := "a b\"c'd$e\\f\tg%h\x01ü"
 	for name, keys := range map[string]string{
 		"user": `user = "1234:5678"`,
@@ -340,7 +340,7 @@ func TestComponentsCommandIsAsWithout(t *testing.T) {
 func TestComponentsReady(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t)
-	o.makeAgent("busybox", map[string]string{"busybox": busyboxFile})
+	o.makeAgent("busybox", map[string]string{"busybox": buildPath("bin/busybox")})
 	define := func(name, exec, keys string) {
 		o.define(name, fmt.Sprintf("directory = %q\nexec = [\"busybox\", %s]\nstart = \"before\"\n%s\n", o.agent("busybox"), exec, keys))
 	}
@@ -383,7 +383,7 @@ func TestComponentsRequired(t *testing.T) {
 // What cannot work is refused at create.
 func TestComponentsBadInput(t *testing.T) {
 	o := newOperator(t)
-	o.makeAgent("agent", map[string]string{"busybox": busyboxFile})
+	o.makeAgent("agent", map[string]string{"busybox": buildPath("bin/busybox")})
 	good := fmt.Sprintf("directory = %q\nexec = [\"busybox\"]\n", o.agent("agent"))
 	o.define("good", good)
 	o.define("typo", good+"memroy = \"64m\"\n")

@@ -89,9 +89,6 @@ func (r *task) waitShimLog(words ...string) {
 	}
 }
 
-// busyboxFile is Debian's static one, which the root file systems are made with.
-const busyboxFile = "/bin/busybox"
-
 // agent is the folder of a component.
 func (o operator) agent(name string) string { return o.files.Path("/agents/" + name) }
 
@@ -115,7 +112,7 @@ func (o operator) makeAgent(name string, files map[string]string) {
 // script defines a component that is a shell script of the host, run by the busybox that lies beside it.
 func (o operator) script(name, script, keys string) {
 	o.t.Helper()
-	o.makeAgent(name, map[string]string{"busybox": busyboxFile})
+	o.makeAgent(name, map[string]string{"busybox": buildPath("bin/busybox")})
 	if err := os.WriteFile(filepath.Join(o.agent(name), "script"), []byte(script+"\n"), 0o644); err != nil {
 		o.t.Fatal(err)
 	}
