@@ -34,9 +34,10 @@ func withHook(phase string, hooks ...specs.Hook) taskOption {
 	return withHooks(func(h *specs.Hooks) { hookSetters[phase](h, hooks) })
 }
 
-// shellHook is a hook that is a line of shell.
+// shellHook is a hook that is a line of shell. Its arguments end as the command line does by which containerd cleans up
+// after a shim: the shim starts itself to run it, and must not take them for its own.
 func shellHook(line string) specs.Hook {
-	return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", line}}
+	return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", line, "-id", "nobody", "delete"}}
 }
 
 // lineCount counts the lines of a file that need not be there.
@@ -52,7 +53,11 @@ func TestOCIHooks(t *testing.T) {
 			dir := t.TempDir()
 			// A program of the host must not get the container's environment, one in the container does.
 			line := func(phase string) specs.Hook {
-				return shellHook(fmt.Sprintf(`cat > %[1]s/%[2]s.json; echo "%[2]s $SECRET" >> %[1]s/order`, dir, phase))
+				hook := shellHook(fmt.Sprintf(`cat > %[1]s/%[2]s.json; echo "%[2]s $SECRET" >> %[1]s/order`, dir, phase))
+				if phase == "createRuntime" {
+					hook.Args[len(hook.Args)-1] = "start"
+				}
+				return hook
 			}
 			opts := v.with(withBind(dir, dir, "rbind", "rw"), withEnv("SECRET=of the container"),
 				withArgs("sh", "-c", "trap 'exit 5' TERM; echo command >> "+dir+"/order; "+ready+idle))

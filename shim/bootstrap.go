@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -23,9 +24,11 @@ const maxBootstrap = 10 << 20
 // other less.
 const processors = 4
 
-// Starts reports whether a command line is that of a start. The action is
-// the last of it, as the program's constructor assumes.
-func Starts(args []string) bool { return len(args) > 1 && args[len(args)-1] == "start" }
+// Starts reports whether a command line is that of a start: with flags first
+// and the action last, as the program's constructor expects it.
+func Starts(args []string) bool {
+	return len(args) > 2 && strings.HasPrefix(args[1], "-") && args[len(args)-1] == "start"
+}
 
 // Bootstrap answers containerd's request to start a shim. If no other one
 // serves the container's group, this process becomes the shim: it has the

@@ -45,14 +45,14 @@ static void follow(pid_t child, int from)
 	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
-// glibc gives main's arguments to constructors. containerd puts the action
-// last.
+// glibc gives main's arguments to constructors. containerd puts flags first and
+// the action last; a hook's own arguments may end with that word as well.
 __attribute__((constructor)) static void detach(int argc, char **argv)
 {
 	int ends[2], null;
 	pid_t parent, child;
 
-	if (argc < 2 || strcmp(argv[argc - 1], "start") != 0)
+	if (argc < 3 || argv[1][0] != '-' || strcmp(argv[argc - 1], "start") != 0)
 		return;
 	// The shim library takes descriptor 3 for the listener; the Go runtime
 	// would otherwise have it for itself.

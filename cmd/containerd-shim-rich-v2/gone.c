@@ -58,7 +58,7 @@ __attribute__((constructor)) static void gone(int argc, char **argv)
 	size_t n = 0, len;
 	int i;
 
-	if (argc < 2 || strcmp(argv[argc - 1], "delete") != 0)
+	if (argc < 3 || argv[1][0] != '-' || strcmp(argv[argc - 1], "delete") != 0)
 		return;
 	for (i = 1; i < argc - 2; i++)
 		if (strcmp(argv[i], "-id") == 0)
