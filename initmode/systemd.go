@@ -7,6 +7,7 @@ import (
 	"slices"
 	"syscall"
 
+	systemdunit "github.com/coreos/go-systemd/v22/unit"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -191,6 +192,7 @@ func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string)
 		),
 		File{Path: "units/reboot.target.wants/rich-reboot.service", Mode: fs.ModeSymlink, Link: "../rich-reboot.service"},
 	)
+	files = append(files, keepMounts(p.Mounts)...)
 	files = append(files, stateUnits(req.Rootfs, launcher)...)
 	files = append(files, keepTemporary(req.Rootfs, p.Destinations)...)
 	files = append(files, s.componentUnits(req, p, launcher)...)
@@ -248,6 +250,20 @@ func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string)
 			"AllowIsolate=yes",
 		),
 	)
+	return files
+}
+
+// keepMounts keeps systemd from unmounting at the shutdown what was mounted for
+// it. With CAP_SYS_ADMIN it would take the launcher away while units still use
+// it, and without it fails at each, in a process of its own.
+func keepMounts(mounts []Mount) []File {
+	var files []File
+	for _, m := range mounts {
+		name := systemdunit.UnitNamePathEscape(m.Resolved) + ".mount"
+		if !slices.Contains(masked, name) {
+			files = append(files, text("units/"+name+".d/rich.conf", "[Unit]", "DefaultDependencies=no"))
+		}
+	}
 	return files
 }
 
