@@ -43,7 +43,12 @@ func remains(path string, children *children) (exitRecord, error) {
 		if state, err := c.State(); err == nil {
 			exit.PID = state.InitProcessPid
 		}
-		errs = append(errs, destroy(c))
+		if err := destroy(c); err != nil {
+			// A pid 1 that is dead can stay for as long as the host's init
+			// lets a dead process of its namespace wait: it is in no cgroup
+			// any more (pid_namespaces(7)).
+			errs = append(errs, err, destroyCgroups(m.Cgroups), os.RemoveAll(b.path(stateDir, id)))
+		}
 	} else {
 		if !errors.Is(err, libcontainer.ErrNotExist) {
 			errs = append(errs, err)
