@@ -34,8 +34,7 @@ func TestStay(t *testing.T) {
 	s.orderToStay(sh("echo one; exit 7"))
 	s.started()
 	s.expect(launch.Exited{Status: 7})
-	// Without a CMD these are for nobody.
-	s.signal(syscall.SIGHUP)
+	// Without a CMD this is for nobody.
 	s.send(launch.Signal{Number: int(syscall.SIGUSR1)})
 	s.orderToStay(launch.Record{Args: []string{"/no/such/program"}, Cwd: "/"})
 	if m, ok := s.receive().(launch.Failed); !ok || m.Code != exitNotFound {
@@ -67,6 +66,9 @@ func TestStayUntilStopped(t *testing.T) {
 	s.orderToStay(sh("exit 7"))
 	s.started()
 	s.expect(launch.Exited{Status: 7})
+	// Without a CMD it is for nobody. Before an order it could be for the next
+	// CMD: the launcher hears of signals and orders on separate ways.
+	s.signal(syscall.SIGHUP)
 	s.signal(syscall.SIGTERM)
 	s.expect(launch.Exited{Status: 7, Requested: true})
 	s.ended(0)
