@@ -144,11 +144,25 @@ func (o *stdio) openWriter(ctx context.Context, path string) (*os.File, error) {
 				return nil, errors.Join(err, f.Close())
 			}
 			o.keep = append(o.keep, keeper)
+			widen(f)
 		}
 		if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		return f, nil
+	}
+}
+
+// fifoSize is how much a fifo holds of a process's output, in bytes. With the
+// kernel's 64 KiB (pipe(7)) a process that writes much and its reader wake
+// each other for every few pages; what is above 256 KiB gains little more, and
+// counts against the memory limit of a container whose reader has stopped.
+const fifoSize = 256 << 10
+
+// widen lets a fifo hold more. One that cannot is only slower.
+func widen(f *os.File) {
+	if size, err := unix.FcntlInt(f.Fd(), unix.F_GETPIPE_SZ, 0); err == nil && size < fifoSize {
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, fifoSize)
 	}
 }
 

@@ -89,10 +89,15 @@ const window = 64 << 10
 
 // split makes many mappings of one: the kernel maps no further than to the
 // end of the one that it meets a page of. Every other one gets a hint of its
-// own, or they would be merged.
+// own, or they would be merged; which ones, their addresses say, so that what
+// is split already stays so.
 func (a area) split() {
-	for offset := uintptr(0); offset < a.size; offset += 2 * window {
-		_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, a.start+offset, min(window, a.size-offset), unix.MADV_RANDOM)
+	for start := a.start; start < a.start+a.size; {
+		next := min(start-start%window+window, a.start+a.size)
+		if start/window%2 == 0 {
+			_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, start, next-start, unix.MADV_RANDOM)
+		}
+		start = next
 	}
 }
 
