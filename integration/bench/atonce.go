@@ -15,9 +15,13 @@ const crowd = 32
 
 // atOnce is what a burst of requests costs.
 func (b *bench) atOnce() ([]figure, error) {
+	create, err := b.createFloor()
+	if err != nil {
+		return nil, err
+	}
 	var sides []side
 	for _, with := range []runtime{b.stock(), ours("none")} {
-		sides = append(sides, side{with.name, func() ([]float64, error) { return b.burst(with) }})
+		sides = append(sides, side{with.name, func() ([]float64, error) { return b.burst(with, create) }})
 	}
 	all, err := b.interleave("32 at once", 6, 1, sides...)
 	if err != nil {
@@ -25,14 +29,21 @@ func (b *bench) atOnce() ([]figure, error) {
 	}
 	var out []figure
 	for n, name := range []string{"creates", "execs, one in each container", "execs in one container"} {
-		out = append(out, compare(fmt.Sprintf("%d %s at once", crowd, name), "per s", withRunc, all[1][n], all[0][n], ratioAtLeast(2)))
+		name = fmt.Sprintf("%d %s at once", crowd, name)
+		out = append(out,
+			compare(name, "per s", withRunc, all[1][n], all[0][n], ratioAtLeast(2)),
+			compare(name, "per s", minimal, all[1][n], all[1][n+floors], nil))
 	}
 	return out, nil
 }
 
+// floors is where the figures of the minimal program follow among those of a
+// burst.
+const floors = 3
+
 // burst returns how many creates, execs in all containers, and execs in one
-// container there are in a second.
-func (b *bench) burst(with runtime) (_ []float64, err error) {
+// container there are in a second, and then the same of the minimal program.
+func (b *bench) burst(with runtime, create func() (float64, error)) (_ []float64, err error) {
 	containers := make([]containerd.Container, crowd)
 	for i := range containers {
 		if containers[i], err = b.container("busybox", with, idle); err != nil {
@@ -75,8 +86,23 @@ func (b *bench) burst(with runtime) (_ []float64, err error) {
 	if err != nil {
 		return nil, err
 	}
+	values := []float64{creates, each, one}
+	for _, floor := range []func(i int) (float64, error){
+		func(int) (float64, error) { return create() },
+		func(i int) (float64, error) { return execFloor(int(tasks[i].Pid()))() },
+		func(int) (float64, error) { return execFloor(int(tasks[0].Pid()))() },
+	} {
+		value, err := rate(func(i int) error {
+			_, err := floor(i)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, value)
+	}
 	_, err = rate(func(i int) error { return b.removeTask(tasks[i]) })
-	return []float64{creates, each, one}, err
+	return values, err
 }
 
 // rate calls f for the whole crowd at once, and returns calls per second.
