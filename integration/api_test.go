@@ -38,6 +38,34 @@ func (fixedIO) Cancel()              {}
 func (fixedIO) Wait()                {}
 func (fixedIO) Close() error         { return nil }
 
+// TestHostileLogFile: the file that takes the output is the host's. A CMD may write to it, and do nothing else.
+func TestHostileLogFile(t *testing.T) {
+	t.Parallel()
+	forEach(t, lifeVariants, func(t *testing.T, v variant) {
+		for name, user := range map[string]uint32{"root": 0, "user": 1234} {
+			path := filepath.Join(t.TempDir(), "log")
+			if err := os.WriteFile(path, []byte("before\n"), 0o640); err != nil {
+				t.Fatal(err)
+			}
+			const script = "chmod 4755 /proc/self/fd/1; chown 7:7 /proc/self/fd/1; : > /proc/self/fd/1; echo out; exit 3"
+			r := newTask(t, v.image, v.with(withProcess(func(p *specs.Process) { p.User.UID = user }), withArgs("sh", "-c", script))...)
+			r.replace(fixedIO{Stdout: "file://" + path}.create)
+			r.Start()
+			if code := r.Wait(runLimit); code != 3 {
+				t.Errorf("%s: exit status %d, want 3", name, code)
+			}
+			r.Delete()
+			if got := readLines(t, path); !slices.Equal(got, []string{"before", "out"}) {
+				t.Errorf("%s: got %q", name, got)
+			}
+			var stat syscall.Stat_t
+			if err := syscall.Stat(path, &stat); err != nil || stat.Uid != 0 || stat.Gid != 0 || stat.Mode&0o7777 != 0o640 {
+				t.Errorf("%s: %v, now of %d:%d with mode %o", name, err, stat.Uid, stat.Gid, stat.Mode)
+			}
+		}
+	})
+}
+
 func TestStreamURIs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -71,8 +99,9 @@ func TestStreamURIs(t *testing.T) {
 			if got := readLines(t, file("both")); !slices.Equal(got, []string{"before", "out", "err"}) {
 				t.Errorf("got %q", got)
 			}
-			run(fixedIO{Stdout: "file://" + file("out"), Stderr: "file://" + file("err")})
-			if out, err := readLines(t, file("out")), readLines(t, file("err")); !slices.Equal(out, []string{"out"}) || !slices.Equal(err, []string{"err"}) {
+			out, err := file("new/folder/out"), file("new/folder/err")
+			run(fixedIO{Stdout: "file://" + out, Stderr: "file://" + err})
+			if out, err := readLines(t, out), readLines(t, err); !slices.Equal(out, []string{"out"}) || !slices.Equal(err, []string{"err"}) {
 				t.Errorf("got %q and %q", out, err)
 			}
 		})
@@ -99,7 +128,7 @@ func TestStreamURIs(t *testing.T) {
 		"no program":        {"binary:///no/such/program", "/no/such/program"},
 		"never ready":       {"binary-v2://" + silent, "ready"},
 		"no such scheme":    {"http://host/path", "http"},
-		"no folder":         {"file:///no/such/folder/file", "/no/such/folder/file"},
+		"no folder":         {"file:///dev/null/folder/file", "/dev/null"},
 		"no fifo":           {"fifo:///no/such/fifo", "/no/such/fifo"},
 		"no name":           {"binary://", "program"},
 		"a path that is no": {"no/such/fifo", "no/such/fifo"},

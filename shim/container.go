@@ -63,6 +63,9 @@ type container struct {
 	// starters are what execs are started by, once pid 1 is there.
 	starters *starters
 
+	// freezing is held while the container is paused or resumed.
+	freezing sync.Mutex
+
 	// removing is held while the container is removed.
 	removing  sync.Mutex
 	destroyed bool

@@ -408,9 +408,9 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		}
 	}
 	if c.plan.Console {
-		err = c.startWithConsole()
+		err = c.startWithConsole(ctx)
 	} else {
-		err = c.init.run(c.children, c.lc)
+		err = c.init.run(ctx, c.children, c.lc)
 	}
 	if err != nil {
 		return err
@@ -420,7 +420,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		return err
 	}
 	c.init.started(pid, tasktypes.Status_CREATED)
-	c.starters = newStarters(c.lc, func() (*libcontainer.Container, error) {
+	c.starters = newStarters(func() (*libcontainer.Container, error) {
 		return libcontainer.Load(c.bundle.path(stateDir), c.id)
 	})
 	if c.plan.PrivateCgroup && uid != 0 {
@@ -489,14 +489,14 @@ func (c *container) ownFiles() error {
 
 // startWithConsole starts an init that runs the CMD as a service: the task's
 // streams are the CMD's, and what the init says goes to a log.
-func (c *container) startWithConsole() error {
+func (c *container) startWithConsole(ctx context.Context) error {
 	console, err := newConsoleSocket()
 	if err != nil {
 		return err
 	}
 	defer console.close()
 	c.init.proc.ConsoleSocket = console.theirs
-	if err := c.children.start(c.lc, c.init.proc); err != nil {
+	if err := c.children.start(ctx, c.lc, c.init.proc); err != nil {
 		return err
 	}
 	master, err := console.receive()

@@ -19,15 +19,14 @@ func (s *service) Delete(_ context.Context, r *task.DeleteRequest) (*task.Delete
 	if err != nil {
 		return nil, toRPC(err)
 	}
+	if r.ExecID != "" {
+		if err := c.deleteExec(p); err != nil {
+			return nil, toRPC(err)
+		}
+		return p.deleted(), nil
+	}
 	if err := p.need("delete", tasktypes.Status_CREATED, tasktypes.Status_STOPPED); err != nil {
 		return nil, toRPC(err)
-	}
-	if r.ExecID != "" {
-		c.mu.Lock()
-		delete(c.execs, r.ExecID)
-		c.mu.Unlock()
-		p.end() // it may never have been started
-		return p.deleted(), nil
 	}
 	if p.current() == tasktypes.Status_CREATED {
 		if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
@@ -47,6 +46,25 @@ func (s *service) Delete(_ context.Context, r *task.DeleteRequest) (*task.Delete
 		ExitedAt:    response.ExitedAt,
 	})
 	return response, nil
+}
+
+// deleteExec removes an exec. Its streams come to their end, also where a
+// process that it has left behind holds them.
+func (c *container) deleteExec(p *process) error {
+	p.take(true)
+	defer p.verb.Unlock()
+	if err := p.need("delete", tasktypes.Status_CREATED, tasktypes.Status_STOPPED); err != nil {
+		return err
+	}
+	if io := p.stdio(); io != nil {
+		io.await(execDrain)
+		io.close()
+	}
+	c.mu.Lock()
+	delete(c.execs, p.id)
+	c.mu.Unlock()
+	p.end() // it may never have been started
+	return nil
 }
 
 func (p *process) deleted() *task.DeleteResponse {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,20 @@ func (s *eventSink) Forward(_ context.Context, r *ttrpcevents.ForwardRequest) (*
 	return empty, nil
 }
 
+// eventSession is a containerd from its start to its end. A call that it has
+// not got to by then is lost, as it is with a process.
+type eventSession struct {
+	*eventSink
+	over atomic.Bool
+}
+
+func (s *eventSession) Forward(ctx context.Context, r *ttrpcevents.ForwardRequest) (*emptypb.Empty, error) {
+	if s.over.Load() {
+		return nil, context.Canceled
+	}
+	return s.eventSink.Forward(ctx, r)
+}
+
 // serve answers at path until the test or the returned function ends it.
 func (s *eventSink) serve(t *testing.T, path string) func() {
 	t.Helper()
@@ -44,7 +59,8 @@ func (s *eventSink) serve(t *testing.T, path string) func() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ttrpcevents.RegisterTTRPCEventsService(server, s)
+	session := &eventSession{eventSink: s}
+	ttrpcevents.RegisterTTRPCEventsService(server, session)
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +71,7 @@ func (s *eventSink) serve(t *testing.T, path string) func() {
 		_ = server.Serve(context.Background(), l)
 	}()
 	return func() {
+		session.over.Store(true)
 		_ = server.Close()
 		<-done
 	}

@@ -46,13 +46,15 @@ func (c *container) addExec(r *task.ExecProcessRequest) error {
 	if err := c.alive(); err != nil {
 		return err
 	}
-	c.execs[r.ExecID] = &process{
+	p := &process{
 		id:      r.ExecID,
 		streams: streams{r.Stdin, r.Stdout, r.Stderr, r.Terminal},
 		spec:    spec,
 		state:   tasktypes.Status_CREATED,
 		done:    make(chan struct{}),
 	}
+	p.given, p.giveUp = context.WithCancelCause(context.Background())
+	c.execs[r.ExecID] = p
 	c.events.add(&eventstypes.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})
 	return nil
 }

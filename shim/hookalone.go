@@ -138,8 +138,8 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 		}
 	}()
 	var fault error
-	end := a.runBounded(ctx, hook.Timeout, proc, func() error {
-		if err := a.children.start(lc, proc); err != nil {
+	end := a.runBounded(ctx, hook.Timeout, proc, func(ctx context.Context) error {
+		if err := a.children.start(ctx, lc, proc); err != nil {
 			return err
 		}
 		if pid, err := proc.Pid(); err == nil {

@@ -76,8 +76,8 @@ type hookEnd struct {
 
 // runBounded starts a process of a container and follows it to its end, or kills
 // its process group when ctx ends or the timeout is over. start starts it
-// through the children, and leaves nothing of it if it fails.
-func (h *hookSet) runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func() error) (end hookEnd) {
+// through the children until then, and leaves nothing of it if it fails.
+func (h *hookSet) runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func(context.Context) error) (end hookEnd) {
 	stdout, err := newPipeTail()
 	if err != nil {
 		return hookEnd{err: err}
@@ -91,7 +91,10 @@ func (h *hookSet) runBounded(ctx context.Context, timeout time.Duration, proc *l
 	proc.Stdout, proc.Stderr = stdout.writer, stderr.writer
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it had not ended after %v and was killed", timeout))
 	defer cancel()
-	if err := start(); err != nil {
+	if err := start(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return hookEnd{err: err}
 	}
 	pid, err := proc.Pid()

@@ -274,8 +274,8 @@ func (c *container) runInside(ctx context.Context, hook config.Hook, option stri
 	if err != nil {
 		return false, err
 	}
-	end := c.hooks.runBounded(ctx, hook.Timeout, proc, func() error {
-		return c.inCgroup(proc, func() error { return c.children.start(c.lc, proc) })
+	end := c.hooks.runBounded(ctx, hook.Timeout, proc, func(ctx context.Context) error {
+		return c.startInside(ctx, proc, func(lc *libcontainer.Container) error { return c.children.start(ctx, lc, proc) })
 	})
 	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.init.pid, hook.Path) })
 }

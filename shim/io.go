@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -22,24 +23,32 @@ type streams struct {
 	terminal              bool
 }
 
-// stdio is a process's standard streams. Where containerd names a fifo or a
-// file, the process gets that very file: nothing is copied, so nothing is
-// lost when the shim dies, and what a process has written is with the reader
-// before its exit is known.
+// stdio is a process's standard streams. Where containerd names a fifo, pid 1
+// or the CMD gets that very file: nothing is copied, so nothing is lost when
+// the shim dies, and what it has written is with the reader before its exit is
+// known. An exec gets a pipe, which can be closed while something that it has
+// left behind still holds it. So does whoever writes to a file of the host:
+// with a descriptor of that it could change the file's owner or mode, or cut it.
 type stdio struct {
 	files  [3]*os.File // the process's ends; nil is /dev/null
 	keep   []io.Closer // closed when the process has ended
-	logger *logger     // the process that binary:// names
-	tty    *terminal   // in place of files if there is a terminal
+	relays []*relay
+	piped  bool      // fifos are not given to the process itself
+	logger *logger   // the process that binary:// names
+	tty    *terminal // in place of files if there is a terminal
 
 	mu    sync.Mutex
 	stdin *os.File // a writer of ours that keeps stdin open until CloseIO
 }
 
+// openLimit bounds the wait for the other ends of streams, for clients that set
+// no deadline.
+const openLimit = 30 * time.Second
+
 // openStdio opens the streams. It waits for the readers of fifos to appear,
 // until ctx ends.
-func openStdio(ctx context.Context, s streams, info loggerInfo) (_ *stdio, err error) {
-	out := &stdio{}
+func openStdio(ctx context.Context, s streams, info loggerInfo, piped bool) (_ *stdio, err error) {
+	out := &stdio{piped: piped && !s.terminal}
 	defer func() {
 		if err != nil {
 			out.close()
@@ -67,6 +76,9 @@ func openStdio(ctx context.Context, s streams, info loggerInfo) (_ *stdio, err e
 	if s.terminal {
 		if out.tty, err = newTerminal(out.files[0], out.files[1]); err != nil {
 			return nil, err
+		}
+		if out.files[2] != nil {
+			out.files[2].Close() // a logger's, which waits for its end
 		}
 		out.files = [3]*os.File{}
 	}
@@ -105,7 +117,14 @@ func (o *stdio) openOutput(ctx context.Context, n int, uri string, info loggerIn
 		o.files[n], err = o.openWriter(ctx, path)
 		return err
 	case "file":
-		o.files[n], err = os.OpenFile(u.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		if err := os.MkdirAll(filepath.Dir(u.Path), 0o755); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(u.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		if err != nil {
+			return err
+		}
+		o.files[n], err = o.relay(f, f)
 		return err
 	case "binary", "binary-v2":
 		// One process takes both streams.
@@ -128,7 +147,7 @@ func (o *stdio) openWriter(ctx context.Context, path string) (*os.File, error) {
 		if errors.Is(err, unix.ENXIO) {
 			select {
 			case <-ctx.Done():
-				return nil, fmt.Errorf("open %s: nobody reads it: %w", path, ctx.Err())
+				return nil, fmt.Errorf("open %s: nobody reads it: %w", path, errors.Join(ctx.Err(), context.Cause(ctx)))
 			case <-time.After(fifoPoll):
 				continue
 			}
@@ -142,6 +161,9 @@ func (o *stdio) openWriter(ctx context.Context, path string) (*os.File, error) {
 			keeper, err := openFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
 			if err != nil {
 				return nil, errors.Join(err, f.Close())
+			}
+			if o.piped {
+				return o.relayToFifo(f, keeper)
 			}
 			o.keep = append(o.keep, keeper)
 			widen(f)
@@ -224,7 +246,20 @@ func (o *stdio) finish() {
 	if o.tty != nil {
 		o.tty.drain()
 	}
+	o.release()
+	o.await(drainStuck)
 	o.close()
+}
+
+// leave ends the streams after an exec. What it has left behind may go on to
+// write, until the exec is deleted.
+func (o *stdio) leave() {
+	if len(o.relays) == 0 {
+		o.finish()
+		return
+	}
+	o.release()
+	o.closeStdin()
 }
 
 func (o *stdio) close() {
@@ -232,6 +267,9 @@ func (o *stdio) close() {
 	o.closeStdin()
 	if o.tty != nil {
 		o.tty.close()
+	}
+	for _, r := range o.relays {
+		r.close()
 	}
 	for _, c := range o.keep {
 		c.Close()

@@ -45,7 +45,7 @@ func readAll(t *testing.T, path string) <-chan []byte {
 func TestStdioFifos(t *testing.T) {
 	paths := makeFifos(t, "in", "out", "err")
 	stdout, stderr := readAll(t, paths[1]), readAll(t, paths[2])
-	o, err := openStdio(context.Background(), streams{stdin: paths[0], stdout: paths[1], stderr: paths[2]}, loggerInfo{})
+	o, err := openStdio(context.Background(), streams{stdin: paths[0], stdout: paths[1], stderr: paths[2]}, loggerInfo{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestStdioFifos(t *testing.T) {
 // Without CloseIO, stdin stays open when a client goes: another may come.
 func TestStdioKeepsStdin(t *testing.T) {
 	paths := makeFifos(t, "in")
-	o, err := openStdio(context.Background(), streams{stdin: paths[0]}, loggerInfo{})
+	o, err := openStdio(context.Background(), streams{stdin: paths[0]}, loggerInfo{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestStdioWithoutReader(t *testing.T) {
 	paths := makeFifos(t, "out")
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := openStdio(ctx, streams{stdout: paths[0]}, loggerInfo{})
+	_, err := openStdio(ctx, streams{stdout: paths[0]}, loggerInfo{}, false)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -117,7 +117,7 @@ func TestStdioWithoutReader(t *testing.T) {
 func TestStdioFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	for range 2 {
-		o, err := openStdio(context.Background(), streams{stdout: "file://" + path, stderr: "file://" + path}, loggerInfo{})
+		o, err := openStdio(context.Background(), streams{stdout: "file://" + path, stderr: "file://" + path}, loggerInfo{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func TestStdioFile(t *testing.T) {
 }
 
 func TestStdioBadScheme(t *testing.T) {
-	if _, err := openStdio(context.Background(), streams{stdout: "http://x/y"}, loggerInfo{}); err == nil {
+	if _, err := openStdio(context.Background(), streams{stdout: "http://x/y"}, loggerInfo{}, false); err == nil {
 		t.Error("accepted")
 	}
 }
@@ -151,7 +151,7 @@ func TestStdioBinary(t *testing.T) {
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	o, err := openStdio(context.Background(), streams{stdout: "binary://" + program + "?key=value&flag", stderr: "binary://" + program}, loggerInfo{"id", "ns"})
+	o, err := openStdio(context.Background(), streams{stdout: "binary://" + program + "?key=value&flag", stderr: "binary://" + program}, loggerInfo{"id", "ns"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,5 +197,46 @@ func TestBoundedLog(t *testing.T) {
 	}
 	if len(got) > 100 || len(got) < 50 || !bytes.HasSuffix(all, got) {
 		t.Errorf("%d bytes: %q", len(got), got)
+	}
+}
+
+// TestStdioPiped: what an exec writes arrives, and what it leaves behind does not keep its output open.
+func TestStdioPiped(t *testing.T) {
+	paths := makeFifos(t, "out", "err")
+	stdout, stderr := readAll(t, paths[0]), readAll(t, paths[1])
+	o, err := openStdio(context.Background(), streams{stdout: paths[0], stderr: paths[1]}, loggerInfo{}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := bytes.Repeat([]byte("0123456789abcdef"), 32<<10)
+	for i, text := range [][]byte{1: large, 2: []byte("error")} {
+		if text == nil {
+			continue
+		}
+		if _, err := o.files[i].Write(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := unix.Dup(int(o.files[1].Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(left)
+	o.leave()
+	if got := <-stderr; string(got) != "error" {
+		t.Errorf("stderr: %q", got)
+	}
+	if _, err := unix.Write(left, []byte("late")); err != nil {
+		t.Errorf("what is left behind cannot write: %v", err)
+	}
+	for pending := 1; pending > 0; {
+		if pending, err = unix.IoctlGetInt(left, unix.TIOCINQ); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.await(10 * time.Millisecond)
+	o.close()
+	if got := <-stdout; string(got) != string(large)+"late" {
+		t.Errorf("stdout: %d bytes, want %d", len(got), len(large)+4)
 	}
 }

@@ -31,13 +31,23 @@ func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, 
 	sig := syscall.Signal(r.Signal)
 	if r.ExecID == "" {
 		err = c.kill(sig)
-	} else if err = p.need("signal", tasktypes.Status_RUNNING); err == nil {
-		err = p.proc.Signal(sig)
+	} else {
+		err = p.kill(sig)
 	}
 	if err != nil {
 		return nil, toRPC(fmt.Errorf("signal %d: %w", r.Signal, err))
 	}
 	return empty, nil
+}
+
+// kill delivers a signal that was sent to an exec.
+func (p *process) kill(sig syscall.Signal) error {
+	p.take(sig == unix.SIGKILL)
+	defer p.verb.Unlock()
+	if err := p.need("signal", tasktypes.Status_RUNNING); err != nil {
+		return err
+	}
+	return p.proc.Signal(sig)
 }
 
 // kill delivers a signal that was sent to the task.

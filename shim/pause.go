@@ -35,15 +35,24 @@ func (s *service) Resume(_ context.Context, r *task.ResumeRequest) (*emptypb.Emp
 	return empty, nil
 }
 
+// freeze pauses or resumes. A container that has not been started cannot be
+// paused: its start would wait for an init that does not get on.
 func (c *container) freeze(verb string, paused bool, do func() error) error {
-	if err := c.init.need(verb, tasktypes.Status_CREATED, tasktypes.Status_RUNNING); err != nil {
+	if err := c.init.need(verb, tasktypes.Status_RUNNING); err != nil {
 		return err
 	}
+	c.freezing.Lock()
+	defer c.freezing.Unlock()
+	if paused {
+		c.setPaused(true) // no exec begins any more
+	}
+	err := do()
+	c.setPaused(paused == (err == nil))
+	return err
+}
+
+func (c *container) setPaused(paused bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := do(); err != nil {
-		return err
-	}
 	c.paused = paused
-	return nil
 }

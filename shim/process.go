@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -28,6 +29,12 @@ type process struct {
 	done    chan struct{} // closed when the end has been announced
 	ending  sync.Once
 
+	// verb is held by what changes the state of an exec: its start, a signal,
+	// its removal. given ends when its start has to be given up.
+	verb   sync.Mutex
+	given  context.Context
+	giveUp context.CancelCauseFunc
+
 	mu     sync.Mutex
 	io     *stdio // nil until the process is being started
 	state  tasktypes.Status
@@ -39,7 +46,10 @@ type process struct {
 // open connects the streams of a process that is about to be started by the
 // root of a container, which on the host is uid and gid.
 func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error {
-	io, err := openStdio(ctx, p.streams, info)
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("waited for %v", openLimit))
+	defer cancel()
+	// What an exec leaves behind must not keep the client of the exec.
+	io, err := openStdio(ctx, p.streams, info, p.id != "")
 	if err != nil {
 		return err
 	}
@@ -50,6 +60,18 @@ func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error
 		return io.chown(uid, gid)
 	}
 	return nil
+}
+
+// take takes the turn for a verb, and gives up a start that has it if the verb
+// is to end the process.
+func (p *process) take(ends bool) {
+	if p.verb.TryLock() {
+		return
+	}
+	if ends {
+		p.giveUp(errors.New("the process was to end before it had started"))
+	}
+	p.verb.Lock()
 }
 
 // stdio returns the streams, or nil if the process has never been started.
@@ -158,7 +180,7 @@ func checkProcess(p *specs.Process) error {
 }
 
 // run starts a process within a container with its streams.
-func (p *process) run(children *children, lc *libcontainer.Container) (err error) {
+func (p *process) run(ctx context.Context, children *children, lc *libcontainer.Container) (err error) {
 	var console *consoleSocket
 	if p.io.tty != nil {
 		if console, err = newConsoleSocket(); err != nil {
@@ -169,7 +191,7 @@ func (p *process) run(children *children, lc *libcontainer.Container) (err error
 	} else {
 		p.connect()
 	}
-	if err := children.start(lc, p.proc); err != nil {
+	if err := children.start(ctx, lc, p.proc); err != nil {
 		return err
 	}
 	if console != nil {

@@ -61,9 +61,14 @@ func (c *container) start(ctx context.Context) error {
 }
 
 func (c *container) startExec(ctx context.Context, p *process, namespace string) error {
+	p.take(false)
+	defer p.verb.Unlock()
 	if err := p.need("start", tasktypes.Status_CREATED); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.given, func() { cancel(context.Cause(p.given)) })()
 	c.mu.Lock()
 	if err := c.alive(); err != nil {
 		if c.ended {
@@ -74,6 +79,14 @@ func (c *container) startExec(ctx context.Context, p *process, namespace string)
 	}
 	c.running.Add(1)
 	c.mu.Unlock()
+	go func() {
+		// The end of the container waits for that of this start.
+		select {
+		case <-c.gone:
+			cancel(libcontainer.ErrNotRunning)
+		case <-ctx.Done():
+		}
+	}()
 	awaitGrace()
 	if err := c.runExec(ctx, p, namespace); err != nil {
 		c.running.Done()
@@ -102,7 +115,7 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	if err := p.open(ctx, loggerInfo{c.id, namespace}, uid, gid); err != nil {
 		return err
 	}
-	if err := c.runNext(p); err != nil {
+	if err := c.runBeside(ctx, p); err != nil {
 		return fmt.Errorf("exec %s: %w", p.id, err)
 	}
 	pid, err := p.proc.Pid()
@@ -113,18 +126,14 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	return nil
 }
 
-// runNext runs an exec when it is its turn.
-func (c *container) runNext(p *process) error {
-	return c.starters.with(func(lc *libcontainer.Container) error { return c.runBy(lc, p) })
-}
-
-func (c *container) runBy(lc *libcontainer.Container, p *process) error {
-	select {
-	case <-c.gone:
-		return libcontainer.ErrNotRunning
-	default:
-	}
-	if err := c.inCgroup(p.proc, func() error { return p.run(c.children, lc) }); err != nil {
+// runBeside runs an exec when it is its turn.
+func (c *container) runBeside(ctx context.Context, p *process) error {
+	if err := c.startInside(ctx, p.proc, func(lc *libcontainer.Container) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return p.run(ctx, c.children, lc)
+	}); err != nil {
 		if c.halted.Load() || exiting(c.init.pid) {
 			// The init kills what it finds, and after its end the kernel
 			// does. libcontainer only knows that the process went away.
@@ -180,7 +189,7 @@ func (c *container) waitExec(p *process) {
 	state, err := c.children.wait(p.proc)
 	at := time.Now()
 	status := launch.ExitStatus(waitStatus(state, err))
-	p.io.finish()
+	p.io.leave()
 	p.exited(status, at)
 	c.events.add(&eventstypes.TaskExit{
 		ContainerID: c.id,

@@ -1,9 +1,13 @@
 package shim
 
 import (
+	"context"
+	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runc/libcontainer"
 )
 
@@ -11,27 +15,32 @@ import (
 // more than the host has processors only wait for each other.
 var maxStarters = min(runtime.NumCPU(), processors)
 
-// starters are the handles by which a container's execs are started. A handle
-// of libcontainer is locked over the whole start of a process, and its lock is
-// fair: with one, hundreds of execs would take turns, and a signal would have
-// to wait behind them all. So further ones are loaded while they are needed.
+// starters are the handles by which processes are started beside pid 1. A
+// handle of libcontainer is locked over the whole start of a process, which a
+// container can make last for ever: by stopping what enters it, with a hung
+// file system, or at a memory limit. So the handle that signals, pauses and
+// removes the container is none of them.
 type starters struct {
-	own   *libcontainer.Container
 	load  func() (*libcontainer.Container, error)
 	turns chan struct{}
 
 	mu    sync.Mutex
 	users int
-	idle  []*libcontainer.Container // own is the first, if it is idle
+	idle  []*libcontainer.Container
 }
 
-func newStarters(own *libcontainer.Container, load func() (*libcontainer.Container, error)) *starters {
-	return &starters{own: own, load: load, turns: make(chan struct{}, maxStarters), idle: []*libcontainer.Container{own}}
+func newStarters(load func() (*libcontainer.Container, error)) *starters {
+	return &starters{load: load, turns: make(chan struct{}, maxStarters)}
 }
 
-// with calls start with a handle that nobody else starts a process by.
-func (s *starters) with(start func(*libcontainer.Container) error) error {
-	s.turns <- struct{}{}
+// with calls start with a handle that nobody else starts a process by. It
+// waits for its turn until ctx ends.
+func (s *starters) with(ctx context.Context, start func(*libcontainer.Container) error) error {
+	select {
+	case s.turns <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the starts of other processes: %w", context.Cause(ctx))
+	}
 	defer func() { <-s.turns }()
 	s.mu.Lock()
 	s.users++
@@ -50,13 +59,27 @@ func (s *starters) with(start func(*libcontainer.Container) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.users--
-	switch {
-	case s.users == 0:
-		s.idle = []*libcontainer.Container{s.own} // the others may go
-	case handle == s.own:
-		s.idle = append([]*libcontainer.Container{handle}, s.idle...)
-	case handle != nil:
+	if handle != nil {
 		s.idle = append(s.idle, handle)
 	}
+	if s.users == 0 && len(s.idle) > 1 {
+		s.idle = slices.Clone(s.idle[:1]) // the others may go
+	}
 	return err
+}
+
+// startInside calls start with a handle to start a process by beside pid 1,
+// where that is in the container's cgroups. It fails if they are frozen, by
+// whom ever: a process that enters them would not get on.
+func (c *container) startInside(ctx context.Context, p *libcontainer.Process, start func(*libcontainer.Container) error) error {
+	return c.starters.with(ctx, func(handle *libcontainer.Container) error {
+		status, err := handle.Status()
+		if err != nil {
+			return err
+		}
+		if status == libcontainer.Paused {
+			return fmt.Errorf("container %s is frozen: %w", c.id, errdefs.ErrFailedPrecondition)
+		}
+		return c.inCgroup(p, func() error { return start(handle) })
+	})
 }

@@ -2,10 +2,13 @@ package shim
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,9 +52,23 @@ func newChildren() *children {
 	return c
 }
 
-// start starts a process that will be waited for by wait.
-func (c *children) start(lc *libcontainer.Container, p *libcontainer.Process) error {
+// start starts a process that will be waited for by wait. What has been
+// started of it when ctx ends is killed: nothing else bounds a start that the
+// container, a file system or the kernel holds up.
+func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *libcontainer.Process) error {
+	// The kernel lists the children of each thread apart, so those of this
+	// start are among this thread's.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	list := fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid())
+	over := make(chan struct{})
+	watch := context.AfterFunc(ctx, func() { c.abort(list, over) })
 	err := lc.Start(p)
+	close(over)
+	watch()
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(context.Cause(ctx), err)
+	}
 	pid, pidErr := p.Pid()
 	if err == nil && pidErr == nil {
 		c.mu.Lock()
@@ -69,6 +86,21 @@ func (c *children) start(lc *libcontainer.Container, p *libcontainer.Process) er
 	default:
 	}
 	return err
+}
+
+// abort kills what a start has come to that is going on in a thread with this
+// list of children.
+func (c *children) abort(list string, over <-chan struct{}) {
+	for {
+		for pid := range c.straysOf(list) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		select {
+		case <-over:
+			return
+		case <-time.After(strayPoll):
+		}
+	}
 }
 
 // wait waits for the end of a process.
@@ -136,21 +168,28 @@ func (c *children) strays() map[int]bool {
 	}
 	found := map[int]bool{}
 	for _, list := range lists {
-		data, err := os.ReadFile(list)
+		maps.Copy(found, c.straysOf(list))
+	}
+	return found
+}
+
+// straysOf lists those of one thread.
+func (c *children) straysOf(list string) map[int]bool {
+	data, err := os.ReadFile(list)
+	if err != nil {
+		return nil // a thread that has ended has no children
+	}
+	found := map[int]bool{}
+	for _, field := range strings.Fields(string(data)) {
+		pid, err := strconv.Atoi(field)
 		if err != nil {
-			continue // a thread that has ended has no children
+			continue
 		}
-		for _, field := range strings.Fields(string(data)) {
-			pid, err := strconv.Atoi(field)
-			if err != nil {
-				continue
-			}
-			c.mu.Lock()
-			_, owned := c.owned[pid]
-			c.mu.Unlock()
-			if name, fields := procStat(pid); !owned && strings.HasPrefix(name, stageName) && len(fields) > 0 {
-				found[pid] = fields[0] == "Z"
-			}
+		c.mu.Lock()
+		_, owned := c.owned[pid]
+		c.mu.Unlock()
+		if name, fields := procStat(pid); !owned && strings.HasPrefix(name, stageName) && len(fields) > 0 {
+			found[pid] = fields[0] == "Z"
 		}
 	}
 	return found

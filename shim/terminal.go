@@ -17,6 +17,9 @@ const (
 	// has ended, before its output counts as complete: a daemon that keeps
 	// it open must not hold up the exit.
 	drainQuiet = time.Second
+	// drainBusy is how long it is copied while there is more and more of it:
+	// what a process has written itself is then long gone.
+	drainBusy = 3 * drainQuiet
 	// drainStuck is how long the reader of the output may take nothing.
 	drainStuck = 10 * time.Second
 )
@@ -155,8 +158,9 @@ func setSize(pty *os.File, rows, cols uint16) error {
 	return errors.Join(err, ioctl)
 }
 
-// drain waits until the output of an ended process has been copied, as long
-// as there is some.
+// drain waits until the output of an ended process has been copied. What it has
+// left behind may go on to write, so a reader that takes all of it is not waited
+// for until there is no more.
 func (t *terminal) drain() {
 	t.mu.Lock()
 	output := t.output
@@ -164,22 +168,19 @@ func (t *terminal) drain() {
 	if output == nil {
 		return
 	}
-	copied, stuck := t.copied.Load(), time.Duration(0)
-	for {
+	copied := t.copied.Load()
+	for waited := drainQuiet; ; waited += drainQuiet {
 		select {
 		case <-output:
 			return
 		case <-time.After(drainQuiet):
 		}
 		now := t.copied.Load()
-		switch {
-		case now != copied:
-			copied, stuck = now, 0
-		case !t.writing.Load() || stuck >= drainStuck:
+		quiet := now == copied || waited >= drainBusy
+		if quiet && !t.writing.Load() || waited >= drainStuck {
 			return
-		default:
-			stuck += drainQuiet
 		}
+		copied = now
 	}
 }
 
