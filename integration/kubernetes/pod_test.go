@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 	utilexec "k8s.io/client-go/util/exec"
@@ -73,17 +78,61 @@ func systemdPod(t testing.TB, command ...string) *corev1.Pod {
 	return pod
 }
 
-// beside runs a scenario with a plain pod and with a rich one of the same image.
+// beside runs a scenario with a plain pod and with a rich one of the same image. The command of both is a script, and each
+// time it starts its pid 1 has to be the shell itself in the one and systemd in the other.
 func beside(t *testing.T, scenario func(t *testing.T, newPod func(t testing.TB, command ...string) *corev1.Pod)) {
 	t.Parallel()
 	t.Run("plain", func(t *testing.T) {
 		t.Parallel()
-		scenario(t, func(t testing.TB, command ...string) *corev1.Pod { return plainPod(t, imageBookworm, command...) })
+		scenario(t, func(t testing.TB, command ...string) *corev1.Pod {
+			return witnessed(t, plainPod(t, imageBookworm, command...), "sh")
+		})
 	})
 	t.Run("systemd", func(t *testing.T) {
 		t.Parallel()
-		scenario(t, systemdPod)
+		scenario(t, func(t testing.TB, command ...string) *corev1.Pod {
+			return witnessed(t, systemdPod(t, command...), "systemd")
+		})
 	})
+}
+
+// witness is the name of the volume, and of the mount point, where a pod leaves word of its pid 1.
+const witness = "witness"
+
+// witnessed has the script of a pod write the name of its pid 1 to a folder of the node first, as nobody can look into a
+// container that has ended. When the test ends, the name must be init at each start.
+func witnessed(t testing.TB, pod *corev1.Pod, init string) *corev1.Pod {
+	t.Helper()
+	command := slices.Clone(pod.Spec.Containers[0].Command)
+	if len(command) < 3 || command[0] != "sh" || command[1] != "-c" {
+		t.Fatalf("not a script: %q", command)
+	}
+	// No program, and no variable that others see.
+	command[2] = "read -r init </proc/1/comm && echo $init >>/" + witness + "/pid1; " + command[2]
+	pod.Spec.Containers[0].Command = command
+	dir := nodeFolder(t, pod, witness)
+	t.Cleanup(func() {
+		content, err := os.ReadFile(filepath.Join(dir, "pid1"))
+		if err != nil && !t.Failed() {
+			t.Errorf("the command has not told its pid 1: %v", err)
+		}
+		for name := range strings.Lines(string(content)) {
+			want(t, "pid 1 of "+pod.Name, strings.TrimSpace(name), init)
+		}
+	})
+	return pod
+}
+
+// nodeFolder gives the pod a folder of the node, which everybody can write and which stays when the pod is gone, as a
+// volume of this name that is mounted at the top.
+func nodeFolder(t testing.TB, pod *corev1.Pod, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	withVolume(pod, name, "/"+name, corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}})
+	return dir
 }
 
 // create makes the pod, which is removed at the end of the test.
@@ -109,11 +158,29 @@ func remove(t testing.TB, name string) {
 	// Not the test's context, which has ended.
 	ctx, cancel := context.WithTimeout(context.Background(), podLimit)
 	defer cancel()
-	err := node.client.CoreV1().Pods(podNamespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
+	pods := node.client.CoreV1().Pods(podNamespace)
+	err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Errorf("delete pod %s: %v", name, err)
 	}
+	_, err = pods.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Errorf("let pod %s go: %v", name, err)
+	}
 	waitGone(t, name)
+}
+
+// kept is a pod that stays in the API after its end, until remove lets it go: of one that is gone nobody can read how it ended.
+func kept(pod *corev1.Pod) *corev1.Pod {
+	pod.Finalizers = []string{"rich.containerd.io/test"}
+	return pod
+}
+
+// deleted deletes a pod that is kept, as a user does, and returns it when it has ended.
+func deleted(t testing.TB, name string) *corev1.Pod {
+	t.Helper()
+	kubectl(t, "delete", "pod", name, "--wait=false")
+	return waitFor(t, name, "ends", hasEnded)
 }
 
 func waitGone(t testing.TB, name string) {
@@ -151,11 +218,35 @@ func waitFor(t testing.TB, name, what string, check func(*corev1.Pod) error) *co
 	return pod
 }
 
-// ready creates the pod and waits until all its containers are ready.
+// ready creates the pod, waits until all its containers are ready, and checks what is pid 1 in them.
 func ready(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	create(t, pod)
-	return waitFor(t, pod.Name, "is ready", isReady)
+	found := waitFor(t, pod.Name, "is ready", isReady)
+	for _, c := range pod.Spec.Containers {
+		init, ofOne := pod.Annotations["rich.containerd.io/"+c.Name+".init"]
+		if !ofOne {
+			init = pod.Annotations[initAnnotation]
+		}
+		switch name := pid1(t, pod.Name, c.Name); {
+		case pod.Spec.RuntimeClassName == nil || init == "none":
+			if name == "systemd" || name == "dumb-init" {
+				t.Errorf("%s is pid 1 of %s in %s, which asks for no init", name, c.Name, pod.Name)
+			}
+		case init == "systemd" || init == "dumb-init":
+			want(t, "pid 1 of "+c.Name+" in "+pod.Name, name, init)
+		}
+	}
+	// Under an init the command starts after the container, and the pod may be ready in between.
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Name == witness {
+			eventually(t, podLimit, "the command of "+pod.Name+" starts", func() error {
+				_, err := os.Stat(filepath.Join(volume.HostPath.Path, "pid1"))
+				return err
+			})
+		}
+	}
+	return found
 }
 
 func isReady(pod *corev1.Pod) error {
@@ -242,18 +333,12 @@ func printed(t testing.TB, pod, name string, command ...string) string {
 }
 
 func tryExecute(ctx context.Context, pod string, options *corev1.PodExecOptions, stdin io.Reader) (execution, error) {
-	request := node.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(podNamespace).Name(pod).SubResource("exec").
-		VersionedParams(options, scheme.ParameterCodec)
-	executor, err := remotecommand.NewWebSocketExecutor(node.config, "GET", request.URL().String())
-	if err != nil {
-		return execution{}, err
-	}
 	var stdout, stderr bytes.Buffer
 	streams := remotecommand.StreamOptions{Stdin: stdin, Stdout: &stdout, Tty: options.TTY}
 	if options.Stderr {
 		streams.Stderr = &stderr
 	}
-	err = executor.StreamWithContext(ctx, streams)
+	err := connect(ctx, pod, "exec", options, streams)
 	result := execution{stdout: stdout.String(), stderr: stderr.String()}
 	var exit utilexec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {
@@ -261,6 +346,17 @@ func tryExecute(ctx context.Context, pod string, options *corev1.PodExecOptions,
 		err = nil
 	}
 	return result, err
+}
+
+// connect exchanges streams with a pod, by exec or attach, until these end.
+func connect(ctx context.Context, pod, verb string, options runtime.Object, streams remotecommand.StreamOptions) error {
+	request := node.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(podNamespace).Name(pod).SubResource(verb).
+		VersionedParams(options, scheme.ParameterCodec)
+	executor, err := remotecommand.NewWebSocketExecutor(node.config, "GET", request.URL().String())
+	if err != nil {
+		return err
+	}
+	return executor.StreamWithContext(ctx, streams)
 }
 
 // up waits until the CMD of a pod that runs untilTerm has started, which under an init is after the start of the container.
