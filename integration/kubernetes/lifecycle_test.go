@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -36,7 +38,8 @@ func TestJob(t *testing.T) {
 				job := &batchv1.Job{
 					ObjectMeta: metav1.ObjectMeta{Name: pod.Name},
 					Spec: batchv1.JobSpec{BackoffLimit: ptr[int32](0), Template: corev1.PodTemplateSpec{
-						ObjectMeta: metav1.ObjectMeta{Annotations: pod.Annotations}, Spec: pod.Spec}},
+						ObjectMeta: metav1.ObjectMeta{Annotations: pod.Annotations}, Spec: pod.Spec,
+					}},
 				}
 				if _, err := node.client.BatchV1().Jobs(podNamespace).Create(within(t, podLimit), job, metav1.CreateOptions{}); err != nil {
 					t.Fatal(err)
@@ -104,30 +107,55 @@ func TestEphemeralContainer(t *testing.T) {
 	pod := richPod(t, imageBookworm, untilTerm...)
 	pod.Annotations["rich.containerd.io/app.init"] = "systemd"
 	ready(t, pod)
-	found := waitFor(t, pod.Name, "is there", isReady)
-	found.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
-		TargetContainerName: "app",
+	if code := debug(t, pod.Name, "debugger", "app", imageBusybox).ExitCode; code != 3 {
+		t.Errorf("ended with %d, want 3", code)
+	}
+	want(t, "pid 1 that the debugger sees", logs(t, pod.Name, "debugger"), "systemd\n")
+	want(t, "pid 1 afterwards", pid1(t, pod.Name, "app"), "systemd")
+}
+
+// TestEphemeralContainerOfAll has the annotation for all containers hold for those that come later to debug: one with
+// systemd in its image gets it, one without fails, as does one that shares the processes of another container.
+func TestEphemeralContainerOfAll(t *testing.T) {
+	t.Parallel()
+	pod := systemdPod(t, untilTerm...)
+	ready(t, pod)
+	if end := debug(t, pod.Name, "debian", "", imageBookworm); end.ExitCode != 3 {
+		t.Errorf("ended with %d (%s), want 3", end.ExitCode, end.Message)
+	}
+	want(t, "pid 1 of the debugger", logs(t, pod.Name, "debian"), "systemd\n")
+	end := debug(t, pod.Name, "busybox", "", imageBusybox)
+	want(t, "reason", end.Reason, "StartError")
+	wantIn(t, "message", end.Message, `annotation rich.containerd.io/init: value "systemd"`)
+	end = debug(t, pod.Name, "target", "app", imageBookworm)
+	want(t, "reason", end.Reason, "StartError")
+	wantIn(t, "message", end.Message, `asks for init "systemd", which has to be pid 1 of a pid namespace of its own`)
+	waitFor(t, pod.Name, "is ready", isReady)
+}
+
+// debug adds a container to a running pod, which prints its pid 1 and ends with 3, and tells how it ended.
+func debug(t testing.TB, pod, name, target, image string) corev1.ContainerStateTerminated {
+	t.Helper()
+	found := waitFor(t, pod, "is there", isReady)
+	found.Spec.EphemeralContainers = append(found.Spec.EphemeralContainers, corev1.EphemeralContainer{
+		TargetContainerName: target,
 		EphemeralContainerCommon: corev1.EphemeralContainerCommon{
-			Name: "debugger", Image: imageBusybox, ImagePullPolicy: corev1.PullNever,
+			Name: name, Image: image, ImagePullPolicy: corev1.PullNever,
 			Command: []string{"sh", "-c", "cat /proc/1/comm; exit 3"},
 		},
-	}}
-	if _, err := node.client.CoreV1().Pods(podNamespace).UpdateEphemeralContainers(within(t, podLimit), pod.Name, found, metav1.UpdateOptions{}); err != nil {
+	})
+	if _, err := node.client.CoreV1().Pods(podNamespace).UpdateEphemeralContainers(within(t, podLimit), pod, found, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	found = waitFor(t, pod.Name, "was debugged", func(pod *corev1.Pod) error {
+	found = waitFor(t, pod, "was debugged", func(pod *corev1.Pod) error {
 		for _, status := range pod.Status.EphemeralContainerStatuses {
-			if status.State.Terminated != nil {
+			if status.Name == name && status.State.Terminated != nil {
 				return nil
 			}
 		}
 		return fmt.Errorf("%v", pod.Status.EphemeralContainerStatuses)
 	})
-	if code := ending(t, found, "debugger").ExitCode; code != 3 {
-		t.Errorf("ended with %d, want 3", code)
-	}
-	want(t, "pid 1 that the debugger sees", logs(t, pod.Name, "debugger"), "systemd\n")
-	want(t, "pid 1 afterwards", pid1(t, pod.Name, "app"), "systemd")
+	return ending(t, found, name)
 }
 
 func probe(handler corev1.ProbeHandler) *corev1.Probe {
@@ -182,12 +210,8 @@ func TestLiveness(t *testing.T) {
 
 // onHost gives the pod a folder of the node at /host, which stays when the pod is gone.
 func onHost(t testing.TB, pod *corev1.Pod) string {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	withVolume(pod, "host", "/host", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}})
-	return dir
+	t.Helper()
+	return nodeFolder(t, pod, "host")
 }
 
 func readFile(t testing.TB, path ...string) string {
@@ -222,7 +246,7 @@ func TestLifecycleHooks(t *testing.T) {
 // TestGraceIsOver deletes a pod whose CMD ignores SIGTERM: it is killed, init and all, when the grace is over.
 func TestGraceIsOver(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
-		pod := newPod(t, "sh", "-c", "trap 'echo ignored >>/host/log' TERM; echo up >/host/log; while :; do sleep 0.2; done")
+		pod := kept(newPod(t, "sh", "-c", "trap 'echo ignored >>/host/log' TERM; echo up >/host/log; while :; do sleep 0.2; done"))
 		dir := onHost(t, pod)
 		pod.Spec.TerminationGracePeriodSeconds = ptr[int64](3)
 		ready(t, pod)
@@ -230,9 +254,62 @@ func TestGraceIsOver(t *testing.T) {
 			_, err := os.Stat(filepath.Join(dir, "log"))
 			return err
 		})
-		kubectl(t, "delete", "pod", pod.Name)
+		started := time.Now()
+		end := ending(t, deleted(t, pod.Name), "app")
+		if took := time.Since(started); took > 3*time.Second+slack {
+			t.Errorf("the pod ended after %v", took)
+		}
+		if end.ExitCode != 137 {
+			t.Errorf("ended with %d (%s), want 137", end.ExitCode, end.Reason)
+		}
 		wantIn(t, "log", readFile(t, dir, "log"), "up\nignored\n")
 	})
+}
+
+// slack is what the end of a pod may take beyond its grace: enough for any machine, and less than systemd's own limit for
+// a service, 90 s.
+const slack = time.Minute
+
+// TestServiceIgnoresStop has a service ignore SIGTERM for ever, which systemd lets it. The CMD gets SIGTERM and ends with
+// its own code, and the pod ends in time: before its grace is over, as the init has a limit of 10 s, or else by the
+// kubelet's SIGKILL, which does not change the code of a CMD that has ended.
+func TestServiceIgnoresStop(t *testing.T) {
+	t.Parallel()
+	for name, grace := range map[string]int64{"long grace": 30, "short grace": 4} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := kept(systemdPod(t, "sh", "-c", "trap 'echo term >>/host/cmd; exit 5' TERM; echo up >>/host/cmd; while :; do sleep 0.2; done"))
+			pod.Spec.TerminationGracePeriodSeconds = &grace
+			dir := onHost(t, pod)
+			units := makeConfigMap(t, map[string]string{
+				"stubborn.service": "[Service]\nTimeoutStopSec=infinity\n" +
+					"ExecStart=/bin/sh -c 'trap \"echo ignored >>/host/service\" TERM; echo up >>/host/service; while :; do sleep 0.2; done'\n",
+				"stubborn.conf": "[Unit]\nWants=stubborn.service\n",
+			})
+			for file, path := range map[string]string{"stubborn.service": "", "stubborn.conf": "multi-user.target.d/"} {
+				source := corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: units}}
+				withVolume(pod, strings.ReplaceAll(file, ".", "-"), "/etc/systemd/system/"+path+file, corev1.VolumeSource{ConfigMap: &source}).SubPath = file
+			}
+			ready(t, pod)
+			for _, log := range []string{"cmd", "service"} {
+				eventually(t, podLimit, log+" runs", func() error {
+					_, err := os.Stat(filepath.Join(dir, log))
+					return err
+				})
+			}
+			want(t, "service", printed(t, pod.Name, "app", "systemctl", "is-active", "stubborn"), "active")
+			started := time.Now()
+			end := ending(t, deleted(t, pod.Name), "app")
+			if took := time.Since(started); took > time.Duration(grace)*time.Second+slack {
+				t.Errorf("the pod ended after %v", took)
+			}
+			if end.ExitCode != 5 {
+				t.Errorf("ended with %d (%s), want 5", end.ExitCode, end.Reason)
+			}
+			want(t, "CMD", readFile(t, dir, "cmd"), "up\nterm\n")
+			want(t, "service", readFile(t, dir, "service"), "up\nignored\n")
+		})
+	}
 }
 
 // TestForcedDelete has nothing of the pod stay on the node after delete --force, which does not wait for it.
