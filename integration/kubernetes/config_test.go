@@ -1,6 +1,11 @@
 package kubernetes
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,25 +45,53 @@ func makeSecret(t testing.TB, data map[string][]byte) string {
 	return name
 }
 
-// TestEnvironment has values of a ConfigMap, a Secret and the pod itself reach the CMD byte by byte.
+// TestEnvironment has values of a ConfigMap, a Secret and the pod itself reach the CMD byte by byte, and no other variable
+// than under runc.
 func TestEnvironment(t *testing.T) {
-	beside(t, func(t *testing.T, newPod podMaker) {
-		pod := newPod(t, "sh", "-c", `for name in ODD SECRET POD LIMIT LITERAL; do printenv -0 $name; done; printenv -0 KUBERNETES_SERVICE_PORT`)
-		local := corev1.LocalObjectReference{Name: makeConfigMap(t, map[string]string{"ODD": oddBytes})}
-		secret := corev1.LocalObjectReference{Name: makeSecret(t, map[string][]byte{"key": []byte(oddBytes + "x")})}
+	t.Parallel()
+	local := corev1.LocalObjectReference{Name: makeConfigMap(t, map[string]string{"ODD": oddBytes})}
+	secret := corev1.LocalObjectReference{Name: makeSecret(t, map[string][]byte{"key": []byte(oddBytes + "x")})}
+	field := func(path string) *corev1.EnvVarSource {
+		return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}
+	}
+	environment := func(pod *corev1.Pod, name string) []string {
+		pod.Name += "-" + name
+		pod.Spec.Hostname = "same"
+		pod.Annotations["example.com/odd"] = oddBytes + "y"
 		c := &pod.Spec.Containers[0]
 		c.EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: local}}}
 		c.Env = []corev1.EnvVar{
 			{Name: "SECRET", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: secret, Key: "key"}}},
-			{Name: "POD", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+			{Name: "POD", ValueFrom: field("metadata.name")},
+			{Name: "ANNOTATION", ValueFrom: field("metadata.annotations['example.com/odd']")},
 			{Name: "LIMIT", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory"}}},
 			{Name: "LITERAL", Value: "pod $(POD)"},
 		}
 		c.Resources.Limits = memory("200Mi")
-		finish(t, pod)
-		want(t, "environment", logs(t, pod.Name, "app"), strings.Join([]string{
-			oddBytes, oddBytes + "x", pod.Name, "209715200", "pod " + pod.Name, "443", ""}, "\x00"))
-	})
+		text, found := strings.CutSuffix(output(t, pod), "\x00")
+		if !found {
+			t.Errorf("the environment of %s has no end: %q", pod.Name, text)
+		}
+		// The names of the pods are all that may differ.
+		variables := strings.Split(strings.ReplaceAll(text, pod.Name, "THE-POD"), "\x00")
+		slices.Sort(variables)
+		return variables
+	}
+	// What the shell was started with, and nothing that it adds. The kubelet makes one $ of two.
+	const print = "cat /proc/$$$$/environ"
+	plain := environment(witnessed(t, plainPod(t, imageBookworm, "sh", "-c", print), "sh"), "plain")
+	rich := environment(witnessed(t, systemdPod(t, "sh", "-c", print), "systemd"), "systemd")
+	if !slices.Equal(rich, plain) {
+		t.Errorf("the environment is %q, want as under runc %q", rich, plain)
+	}
+	for _, variable := range []string{
+		"ODD=" + oddBytes, "SECRET=" + oddBytes + "x", "ANNOTATION=" + oddBytes + "y", "POD=THE-POD", "LITERAL=pod THE-POD",
+		"LIMIT=209715200", "HOSTNAME=same", "KUBERNETES_SERVICE_PORT=443",
+	} {
+		if !slices.Contains(rich, variable) {
+			t.Errorf("%q is not in %q", variable, rich)
+		}
+	}
 }
 
 // TestServiceAccount has the token at its place below /var/run, which an init's own /run must not hide, and a service of
@@ -70,52 +103,70 @@ func TestServiceAccount(t *testing.T) {
 	})
 	t.Run("service", func(t *testing.T) {
 		t.Parallel()
+		// Only systemd can start such a service.
 		pod := systemdPod(t, "systemd-run", "--wait", "--pipe", "-q", "cat", "/run/secrets/kubernetes.io/serviceaccount/namespace")
 		want(t, "output", output(t, pod), podNamespace)
 	})
 }
 
 // TestVolumes has the kinds of volumes that a kubelet makes itself, with subPath and read-only ones, also below /run and
-// /tmp, where an init has its own.
+// /tmp, where an init has its own. What the CMD writes has to be in the kubelet's folders, and the other way round.
 func TestVolumes(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
-		pod := newPod(t, "sh", "-c", `cat /etc/app.conf /projected/secret /projected/pod; echo; cat /run/config/one
-			echo written >/data/file && cat /data/file && echo >/tmp/inner/file && echo >/var/lib/app/file
-			echo >/run/config/one || echo refused
-			stat -f -c %T /memory; ls /run/config`)
+		pod := newPod(t, "sh", "-c", `exec 2>&1
+			cat /etc/app.conf /projected/secret /projected/pod; echo; cat /run/config/one
+			for dir in /data /tmp/inner /run/inner /var/lib/app /memory; do echo written to $dir >$dir/file; done
+			for file in /run/config/one /etc/app.conf /projected/secret; do (echo >$file); done
+			stat -f -c %T /memory; ls /run/config
+			for dir in /data /tmp/inner /run/inner /var/lib/app /memory; do
+				until [ -e $dir/answer ]; do sleep 0.2; done
+				cat $dir/answer
+			done
+			exit 8`)
 		configMap := makeConfigMap(t, map[string]string{"one": "1\n", "two": "2\n"})
 		secret := makeSecret(t, map[string][]byte{"key": []byte("hidden\n")})
 		config := corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: configMap}}}
+		empty := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 		withVolume(pod, "file", "/etc/app.conf", config).SubPath = "two"
 		withVolume(pod, "config", "/run/config", config)
-		withVolume(pod, "empty", "/data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-		withVolume(pod, "inner", "/tmp/inner", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-		withVolume(pod, "sub", "/var/lib/app", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}).SubPathExpr = "$(POD)"
+		withVolume(pod, "empty", "/data", empty)
+		withVolume(pod, "in-tmp", "/tmp/inner", empty)
+		withVolume(pod, "in-run", "/run/inner", empty)
+		withVolume(pod, "sub", "/var/lib/app", empty).SubPathExpr = "$(POD)"
 		withVolume(pod, "memory", "/memory", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}})
 		withVolume(pod, "projected", "/projected", corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 			{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: secret}, Items: []corev1.KeyToPath{{Key: "key", Path: "secret"}}}},
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "pod", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
 		}}})
 		pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "POD", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
-		finish(t, pod)
-		text := logs(t, pod.Name, "app")
-		want(t, "output", strings.Join(strings.Fields(withoutLine(text, "Read-only file system")), " "),
-			"2 hidden "+pod.Name+" 1 written refused tmpfs one two")
-	})
-}
-
-// withoutLine removes the lines that hold text: where stderr comes between the lines of stdout is chance.
-func withoutLine(lines, text string) string {
-	var kept strings.Builder
-	for line := range strings.Lines(lines) {
-		// A name without an end of line comes before what the shell says.
-		if before, _, found := strings.Cut(line, "sh: "); !found || !strings.Contains(line, text) {
-			kept.WriteString(line)
-		} else {
-			kept.WriteString(before)
+		found := ready(t, pod)
+		folder := filepath.Join("/var/lib/kubelet/pods", string(found.UID), "volumes/kubernetes.io~empty-dir")
+		for _, volume := range []struct{ folder, mountPoint string }{
+			{"empty", "/data"}, {"in-tmp", "/tmp/inner"}, {"in-run", "/run/inner"}, {"sub/" + pod.Name, "/var/lib/app"}, {"memory", "/memory"},
+		} {
+			eventually(t, podLimit, "the kubelet has what was written to "+volume.mountPoint, func() error {
+				content, err := os.ReadFile(filepath.Join(folder, volume.folder, "file"))
+				if err == nil && string(content) != "written to "+volume.mountPoint+"\n" {
+					err = fmt.Errorf("it has %q", content)
+				}
+				return err
+			})
+			// In one step: the CMD reads it as soon as it is there.
+			answer := filepath.Join(folder, volume.folder, "answer")
+			if err := errors.Join(os.WriteFile(answer+".part", []byte("answer in "+volume.folder+"\n"), 0o644), os.Rename(answer+".part", answer)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	return kept.String()
+		if code := ending(t, waitFor(t, pod.Name, "ends", hasEnded), "app").ExitCode; code != 8 {
+			t.Errorf("ended with %d, want 8", code)
+		}
+		want(t, "output", logs(t, pod.Name, "app"), "2\nhidden\n"+pod.Name+"\n1\n"+
+			"sh: 4: cannot create /run/config/one: Read-only file system\n"+
+			"sh: 4: cannot create /etc/app.conf: Read-only file system\n"+
+			"sh: 4: cannot create /projected/secret: Read-only file system\n"+
+			"tmpfs\none\ntwo\n"+
+			"answer in empty\nanswer in in-tmp\nanswer in in-run\nanswer in sub/"+pod.Name+"\nanswer in memory\n")
+	})
 }
 
 // TestHostFiles has the kubelet's files for names in place under an init.
