@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -22,7 +24,8 @@ func TestResize(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, untilTerm...)
 		pod.Spec.Containers[0].Resources.Limits = corev1.ResourceList{
-			corev1.ResourceMemory: resource.MustParse("200Mi"), corev1.ResourceCPU: resource.MustParse("500m")}
+			corev1.ResourceMemory: resource.MustParse("200Mi"), corev1.ResourceCPU: resource.MustParse("500m"),
+		}
 		found := ready(t, pod)
 		id := found.Status.ContainerStatuses[0].ContainerID
 		patch := `{"spec":{"containers":[{"name":"app","resources":{"limits":{"memory":"300Mi","cpu":"700m"},"requests":{"memory":"300Mi","cpu":"700m"}}}]}}`
@@ -79,62 +82,182 @@ func TestStatistics(t *testing.T) {
 	})
 }
 
-// TestContainerdKilled kills containerd under running pods: they go on, can be used again, and end as usual.
+// TestContainerdKilled kills containerd under running pods.
 func TestContainerdKilled(t *testing.T) {
-	pods := twoPods(t)
-	node.containerd.kill()
-	if err := node.containerd.start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := node.containerdReady(); err != nil {
-		t.Fatal(err)
-	}
-	stillRun(t, pods)
+	outage(t, node.containerd, node.containerdReady)
 }
 
 // TestKubeletRestarted does the same with the kubelet.
 func TestKubeletRestarted(t *testing.T) {
-	pods := twoPods(t)
-	node.kubelet.kill()
-	if err := node.kubelet.start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := node.kubelet.ready(node.nodeReady); err != nil {
-		t.Fatal(err)
-	}
-	stillRun(t, pods)
+	outage(t, node.kubelet, func() error { return node.kubelet.ready(node.nodeReady) })
 }
 
-// twoPods makes a plain and a rich pod.
-func twoPods(t *testing.T) []*corev1.Pod {
-	plain, rich := plainPod(t, imageBookworm, untilTerm...), systemdPod(t, untilTerm...)
-	plain.Name += "-plain"
-	pods := []*corev1.Pod{ready(t, plain), ready(t, rich)}
-	up(t, plain.Name)
-	up(t, rich.Name)
-	return pods
+// obedient is a command that does what files in /host say: prints a line on both streams, or ends with 7.
+var obedient = []string{"sh", "-c", `trap 'echo term; exit 6' TERM
+	echo up
+	while :; do
+		for word in down back; do
+			if [ -e /host/$word ]; then echo out $word; echo err $word >&2; rm /host/$word; fi
+		done
+		if [ -e /host/end ]; then rm /host/end; exit 7; fi
+		sleep 0.2
+	done`}
+
+// obedientPod is one pod of an outage. In files it finds what to do.
+type obedientPod struct {
+	*corev1.Pod
+	files string
+	pid   int
 }
 
-// stillRun checks that pods have the containers they had, and can be used.
-func stillRun(t *testing.T, pods []*corev1.Pod) {
+// tell has the CMD do something; done waits until it has.
+func (p *obedientPod) tell(t testing.TB, word string) {
 	t.Helper()
-	for _, pod := range pods {
-		eventually(t, podLimit, "exec in "+pod.Name, func() error {
-			got, err := tryExecute(within(t, podLimit), pod.Name, &corev1.PodExecOptions{
-				Container: "app", Command: []string{"sh", "-c", "exit 4"}, Stdout: true, Stderr: true}, nil)
+	if err := os.WriteFile(filepath.Join(p.files, word), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *obedientPod) done(t testing.TB, word string) {
+	t.Helper()
+	eventually(t, podLimit, p.Name+" has done "+word, func() error {
+		if _, err := os.Stat(filepath.Join(p.files, word)); !errors.Is(err, os.ErrNotExist) {
+			return errors.Join(err, errors.New("not yet"))
+		}
+		return nil
+	})
+}
+
+// outage kills a program of the node and starts it again, with pods of both runtimes that go on, that end meanwhile, and that
+// end and are to be started again. None of them may notice, and nothing may be lost.
+func outage(t *testing.T, program *component, programReady func() error) {
+	var goesOn, ends, isRestarted []*obedientPod
+	newPod := func(kind string, policy corev1.RestartPolicy) (both []*obedientPod) {
+		for name, pod := range map[string]*corev1.Pod{"plain": plainPod(t, imageBookworm, obedient...), "systemd": systemdPod(t, obedient...)} {
+			pod.Name += "-" + kind + "-" + name
+			pod.Spec.RestartPolicy = policy
+			p := &obedientPod{files: onHost(t, pod)}
+			p.Pod = ready(t, kept(pod))
+			up(t, pod.Name)
+			p.pid = taskPid(t, p.Pod)
+			both = append(both, p)
+		}
+		return both
+	}
+	goesOn = newPod("goes-on", corev1.RestartPolicyNever)
+	ends = newPod("ends", corev1.RestartPolicyNever)
+	isRestarted = newPod("is-restarted", corev1.RestartPolicyAlways)
+
+	program.kill()
+	back := false
+	start := func() {
+		back = true
+		if err := errors.Join(program.start(), programReady()); err != nil {
+			t.Error(err)
+		}
+	}
+	// All other tests need the program, too.
+	defer func() {
+		if !back {
+			start()
+		}
+	}()
+	for _, p := range goesOn {
+		p.tell(t, "down")
+		p.done(t, "down")
+	}
+	for _, p := range slices.Concat(ends, isRestarted) {
+		p.tell(t, "end")
+		// The kernel has no pid 1 of it any more, so that nobody but the shim knows how it ended.
+		eventually(t, podLimit, p.Name+" ends", func() error {
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d", p.pid)); !errors.Is(err, os.ErrNotExist) {
+				return errors.Join(err, errors.New("its pid 1 is there"))
+			}
+			return nil
+		})
+	}
+	if start(); t.Failed() {
+		return
+	}
+
+	wantCode := func(p *obedientPod, end *corev1.ContainerStateTerminated) {
+		t.Helper()
+		switch {
+		case end != nil && end.ExitCode == 7 && end.Reason == "Error":
+		// containerd forgets what ended under the stock shim while it was down itself.
+		case end != nil && p.Spec.RuntimeClassName == nil && program == node.containerd && end.ExitCode == 255 && end.Reason == "Unknown":
+		default:
+			t.Errorf("%s ended: %v, want code 7", p.Name, end)
+		}
+	}
+	for _, p := range ends {
+		found := waitFor(t, p.Name, "has ended", hasEnded)
+		want(t, "phase of "+p.Name, string(found.Status.Phase), string(corev1.PodFailed))
+		wantCode(p, found.Status.ContainerStatuses[0].State.Terminated)
+		wantSameRun(t, p, found)
+	}
+	for _, p := range isRestarted {
+		found := waitFor(t, p.Name, "is started again", func(pod *corev1.Pod) error {
+			if s := pod.Status.ContainerStatuses[0]; s.RestartCount == 0 || s.State.Running == nil {
+				return fmt.Errorf("%v", s)
+			}
+			return nil
+		})
+		s := found.Status.ContainerStatuses[0]
+		if s.RestartCount != 1 {
+			t.Errorf("%s was started again %d times, want once", p.Name, s.RestartCount)
+		}
+		wantCode(p, s.LastTerminationState.Terminated)
+		up(t, p.Name)
+	}
+	for _, p := range goesOn {
+		eventually(t, podLimit, "exec in "+p.Name, func() error {
+			got, err := tryExecute(within(t, podLimit), p.Name, &corev1.PodExecOptions{
+				Container: "app", Command: []string{"sh", "-c", "exit 4"}, Stdout: true, Stderr: true,
+			}, nil)
 			if err == nil && got.code != 4 {
 				err = fmt.Errorf("exit status %d: %s", got.code, got.stderr)
 			}
 			return err
 		})
-		found := waitFor(t, pod.Name, "is ready", isReady)
-		before, now := pod.Status.ContainerStatuses[0], found.Status.ContainerStatuses[0]
-		if now.ContainerID != before.ContainerID || now.RestartCount != 0 {
-			t.Errorf("pod %s was %v and is %v", pod.Name, before, now)
+		wantSameRun(t, p, waitFor(t, p.Name, "is ready", isReady))
+		p.tell(t, "back")
+		p.done(t, "back")
+		for stream, lines := range map[string][]string{"stdout": {"up", "out down", "out back"}, "stderr": {"err down", "err back"}} {
+			eventually(t, podLimit, "the log of "+p.Name, func() error {
+				if got := logged(t, p.Pod, stream); !slices.Equal(got, lines) {
+					return fmt.Errorf("%s is %q, want %q", stream, got, lines)
+				}
+				return nil
+			})
 		}
-		want(t, "log of "+pod.Name, logs(t, pod.Name, "app"), "up\n")
-		kubectl(t, "delete", "pod", pod.Name)
+		found := deleted(t, p.Name)
+		if end := ending(t, found, "app"); end.ExitCode != 6 {
+			t.Errorf("%s ended with %d (%s), want 6", p.Name, end.ExitCode, end.Reason)
+		}
+		wantSameRun(t, p, found)
+		want(t, "last words of "+p.Name, fmt.Sprint(logged(t, p.Pod, "stdout")), "[up out down out back term]")
 	}
+}
+
+// wantSameRun checks that a pod has the container that it had at first.
+func wantSameRun(t testing.TB, before *obedientPod, now *corev1.Pod) {
+	t.Helper()
+	if b, n := before.Status.ContainerStatuses[0], now.Status.ContainerStatuses[0]; b.ContainerID != n.ContainerID || n.RestartCount != 0 {
+		t.Errorf("%s was %v and is %v", now.Name, b, n)
+	}
+}
+
+// taskPid is the process of the node that is pid 1 of the pod's first container.
+func taskPid(t testing.TB, pod *corev1.Pod) int {
+	t.Helper()
+	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+	text := shell(t, `ctr -n k8s.io tasks ls 2>/dev/null | awk -v id="$1" '$1 == id { print $2 }'`, id)
+	pid, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil {
+		t.Fatalf("task of %s: %v", pod.Name, err)
+	}
+	return pid
 }
 
 // TestDrain evicts rich pods from the node: they end in grace, and come back when the node takes pods again.
