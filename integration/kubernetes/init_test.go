@@ -1,6 +1,10 @@
 package kubernetes
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -109,14 +113,40 @@ func TestBadAnnotation(t *testing.T) {
 	wantIn(t, "events", events(t, pod.Name), `the nearest is "systemd"`)
 }
 
-// TestOtherAnnotations has only the annotations of the drop-in reach the runtime.
+// TestOtherAnnotations has only the annotations of the drop-in reach the runtime, in the bundles of the sandbox and of the
+// container.
 func TestOtherAnnotations(t *testing.T) {
 	t.Parallel()
 	pod := richPod(t, imageBookworm, untilTerm...)
-	pod.Annotations[initAnnotation] = "none"
-	pod.Annotations["other.example/init"] = "systemd"
-	ready(t, pod)
-	want(t, "pid 1", pid1(t, pod.Name, "app"), "sh")
+	pod.Annotations[initAnnotation] = "systemd"
+	pod.Annotations["other.example/init"] = "of-another"
+	found := ready(t, pod)
+	bundles, err := filepath.Glob("/run/containerd/io.containerd.runtime.v2.task/k8s.io/*/config*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]bool{}
+	for _, file := range bundles {
+		// Bundles of other pods come and go.
+		content, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) || !strings.Contains(string(content), string(found.UID)) {
+			continue
+		}
+		var bundle struct{ Annotations map[string]string }
+		if err := errors.Join(err, json.Unmarshal(content, &bundle)); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		kinds[bundle.Annotations["io.kubernetes.cri.container-type"]+" "+filepath.Base(file)] = true
+		want(t, initAnnotation+" in "+file, bundle.Annotations[initAnnotation], "systemd")
+		if text := string(content); strings.Contains(text, "other.example") || strings.Contains(text, "of-another") {
+			t.Errorf("%s has the annotation of another: %v", file, bundle.Annotations)
+		}
+	}
+	for _, kind := range []string{"sandbox config.json", "container config.json", "container config.orig.json"} {
+		if !kinds[kind] {
+			t.Errorf("no %s of pod %s among %v", kind, pod.Name, kinds)
+		}
+	}
 }
 
 // events returns the messages of the events of a pod.

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -15,15 +16,20 @@ const whoAmI = `id -u; id -g; id -G | tr ' ' '\n' | sort -n | tr '\n' ' '; echo;
 // TestUser has the CMD run as the pod's security context says, whatever pid 1 is.
 func TestUser(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
-		pod := newPod(t, "sh", "-c", whoAmI+"; stat -c %g /data; echo >/data/file; stat -c '%u %g' /data/file")
+		pod := newPod(t, "sh", "-c", whoAmI+"; stat -c %g /data; echo >/data/file; stat -c '%u %g' /data/file; cat /proc/1/comm; stat -c '%u %g' /proc/1")
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{
 			RunAsUser: ptr[int64](1000), RunAsGroup: ptr[int64](1001), RunAsNonRoot: ptr(true), FSGroup: ptr[int64](2000),
 			SupplementalGroups: []int64{3000}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		}
 		pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: ptr(false)}
 		withVolume(pod, "data", "/data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
-		want(t, "output", output(t, pod), strings.Join([]string{
-			"1000", "1001", "1001 2000 3000 ", "CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2", "2000", "1000 2000", ""}, "\n"))
+		init := []string{"sh", "1000 1001"}
+		if pod.Annotations[initAnnotation] == "systemd" {
+			init = []string{"systemd", "0 0"}
+		}
+		want(t, "output", output(t, pod), strings.Join(append([]string{
+			"1000", "1001", "1001 2000 3000 ", "CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2", "2000", "1000 2000",
+		}, init...), "\n")+"\n")
 	})
 }
 
@@ -58,9 +64,9 @@ func wantRefused(t testing.TB, pod *corev1.Pod, parts ...string) {
 // TestSeccomp boots systemd with the runtime's seccomp profile, which also holds for the services.
 func TestSeccomp(t *testing.T) {
 	t.Parallel()
-	pod := systemdPod(t, "sh", "-c", "systemctl is-system-running --wait; grep Seccomp: /proc/1/status /proc/self/status | cut -f2 | tr '\\n' ' '")
+	pod := systemdPod(t, "sh", "-c", "cat /proc/1/comm; systemctl is-system-running --wait; grep Seccomp: /proc/1/status /proc/self/status | cut -f2 | tr '\\n' ' '")
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
-	want(t, "output", output(t, pod), "running\n2 2 ")
+	want(t, "output", output(t, pod), "systemd\nrunning\n2 2 ")
 }
 
 // TestNoCapabilities drops all: root's systemd does boot, dumb-init does not care, and what cannot work is refused.
@@ -69,16 +75,30 @@ func TestNoCapabilities(t *testing.T) {
 	none := &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
 	t.Run("systemd", func(t *testing.T) {
 		t.Parallel()
-		pod := systemdPod(t, "sh", "-c", whoAmI)
+		pod := kept(systemdPod(t, untilTerm...))
 		pod.Spec.Containers[0].SecurityContext = none
-		wantIn(t, "output", output(t, pod), "CapEff: 0000000000000000")
+		ready(t, pod)
+		want(t, "capabilities of pid 1", printed(t, pod.Name, "app", "grep", "-E", "^Cap(Eff|Bnd):", "/proc/1/status"),
+			"CapEff:\t0000000000000000\nCapBnd:\t0000000000000000")
+		// Debian's dbus-daemon has to change its user. logind waits for it 90 s, again and again, and systemd with it.
+		eventually(t, podLimit, "the services have started or failed", func() error {
+			got := execute(t, pod.Name, "app", "systemctl", "is-active", "cron", "rsyslog", "ssh", "rich-app", "dbus").stdout
+			if got != "active\nactive\nactive\nactive\nfailed\n" {
+				return fmt.Errorf("they are %q", got)
+			}
+			return nil
+		})
+		want(t, "state", execute(t, pod.Name, "app", "systemctl", "is-system-running").stdout, "starting\n")
+		if end := ending(t, deleted(t, pod.Name), "app"); end.ExitCode != 0 {
+			t.Errorf("the CMD handles SIGTERM, but the container ended with %d", end.ExitCode)
+		}
 	})
 	t.Run("dumb-init", func(t *testing.T) {
 		t.Parallel()
-		pod := systemdPod(t, "sh", "-c", whoAmI)
+		pod := systemdPod(t, "sh", "-c", whoAmI+"; cat /proc/1/comm; grep CapEff: /proc/1/status")
 		pod.Annotations[initAnnotation] = "dumb-init"
 		pod.Spec.Containers[0].SecurityContext = none
-		wantIn(t, "output", output(t, pod), "CapEff: 0000000000000000")
+		wantIn(t, "output", output(t, pod), "CapEff: 0000000000000000", "\ndumb-init\nCapEff:\t0000000000000000\n")
 	})
 	t.Run("user", func(t *testing.T) {
 		t.Parallel()
