@@ -370,6 +370,12 @@ func ContainerName(annotations map[string]string) string {
 	return annotations[annotationContainerName]
 }
 
+// IsInPod reports whether a container is one of a pod's own, which the kubelet
+// sends no signals but its stop signal and SIGKILL (StopContainer of the CRI).
+func IsInPod(annotations map[string]string) bool {
+	return annotations[annotationContainerType] == "container"
+}
+
 // ImageStopSignal is the image's stop signal, if the engine tells it; else 0.
 func ImageStopSignal(annotations map[string]string) int {
 	n, err := config.ParseSignal(annotations[annotationStopSignal])

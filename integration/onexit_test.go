@@ -234,6 +234,26 @@ func TestOnExitKeep(t *testing.T) {
 			}
 		})
 	})
+	// In a pod the engine sends the image's stop signal, whatever that is, without telling which it is.
+	t.Run("stop signal of an image in a pod", func(t *testing.T) {
+		t.Parallel()
+		inPod := withAnnotation("io.kubernetes.cri.container-type", "container")
+		forEach(t, []variant{systemdBookworm, dumbInit}, func(t *testing.T, v variant) {
+			const script = "trap 'echo quit; exit 5' QUIT; " + ready + idle
+			run, log := watch(t, v.image, v.with(inPod, withRich("on-exit", "keep"), withArgs("sh", "-c", script))...)
+			run.WaitOutput("ready", runLimit)
+			run.Kill(syscall.SIGQUIT)
+			run.outcome(log, 5)
+			if got := run.Stdout.String(); got != "ready\nquit\n" {
+				t.Errorf("stdout %q", got)
+			}
+			// After its end there is no CMD to get it.
+			run, log = watch(t, v.image, v.with(inPod, withRich("on-exit", "keep"), withArgs("sh", "-c", "exit 6"))...)
+			run.waitApp("the end", ended(6))
+			run.Kill(syscall.SIGWINCH)
+			run.outcome(log, 6)
+		})
+	})
 	// An operator starts it again by the means of the init.
 	t.Run("started again", func(t *testing.T) {
 		t.Parallel()

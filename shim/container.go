@@ -98,9 +98,11 @@ func (c *container) sharesPIDs() bool {
 	return !cfg.Namespaces.IsPrivate(configs.NEWPID)
 }
 
-// isStop reports whether a signal asks the task to stop.
+// isStop reports whether a signal asks the task to stop. In a pod any does: no
+// engine tells the runtime the image's stop signal there, and the CRI has no
+// call to send another.
 func (c *container) isStop(sig syscall.Signal) bool {
-	return slices.Contains([]syscall.Signal{
+	return initmode.IsInPod(c.spec.Annotations) || slices.Contains([]syscall.Signal{
 		unix.SIGTERM,
 		syscall.Signal(c.options.StopSignal),
 		syscall.Signal(initmode.ImageStopSignal(c.spec.Annotations)),
