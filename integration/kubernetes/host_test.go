@@ -1,13 +1,16 @@
 package kubernetes
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 )
 
 // state is one readable line for each thing that must stay as it is.
@@ -136,21 +139,11 @@ func lookAtKernel() (state, error) {
 	if err != nil {
 		return nil, err
 	}
-	terminals, err := filepath.Glob("/dev/tty*")
+	terminals, err := lookAtTerminals()
 	if err != nil {
 		return nil, err
 	}
-	consoles, err := filepath.Glob("/dev/console")
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range append(terminals, consoles...) {
-		listing, err := exec.Command("stat", "--format=%n %A %U %G %t:%T", path).Output()
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, "terminal "+strings.TrimSpace(string(listing)))
-	}
+	found = append(found, terminals...)
 	hierarchies, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
 		return nil, err
@@ -161,13 +154,143 @@ func lookAtKernel() (state, error) {
 			found = append(found, fmt.Sprintf("controller %s in hierarchy %s, enabled %s", fields[0], fields[1], fields[3]))
 		}
 	}
-	modules, err := os.ReadFile("/proc/modules")
-	if err != nil && !os.IsNotExist(err) {
+	// /proc/modules is missing where the kernel cannot load any. This folder is always there, and has those that are built in
+	// as well.
+	modules, err := os.ReadDir("/sys/module")
+	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(modules)) {
-		name, _, _ := strings.Cut(line, " ")
-		found = append(found, "module "+name)
+	for _, module := range modules {
+		found = append(found, "module "+module.Name())
 	}
 	return found, nil
+}
+
+// lookAtTerminals lists what an init or a getty would change at the machine's own terminals: their files, their settings,
+// which of the virtual ones were ever opened, and which one is in front.
+func lookAtTerminals() (state, error) {
+	var found state
+	for _, pattern := range []string{"/dev/tty*", "/dev/console"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range files {
+			listing, err := exec.Command("stat", "--format=%n %A %U %G %t:%T", path).Output()
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, "terminal "+strings.TrimSpace(string(listing)))
+		}
+	}
+	// The kernel makes a virtual terminal when somebody opens it, and two files here for its screen. To look at the settings of
+	// one that is not there would make it.
+	screens, err := filepath.Glob("/sys/class/vc/vcs[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	devices, err := filepath.Glob("/dev/ttyS*")
+	if err != nil {
+		return nil, err
+	}
+	for _, screen := range screens {
+		found = append(found, "opened "+filepath.Base(screen))
+		devices = append(devices, "/dev/tty"+strings.TrimPrefix(filepath.Base(screen), "vcs"))
+	}
+	for _, device := range append(devices, "/dev/console") {
+		// Fails for what has no hardware, and says so.
+		settings, _ := exec.Command("stty", "-F", device, "-a").CombinedOutput()
+		for line := range strings.Lines(string(settings)) {
+			found = append(found, fmt.Sprintf("settings of %s: %s", device, strings.TrimSpace(line)))
+		}
+	}
+	for _, name := range []string{"tty0", "console"} {
+		// Missing on a machine without a screen.
+		active, err := os.ReadFile("/sys/class/tty/" + name + "/active")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		found = append(found, fmt.Sprintf("active %s: %s", name, strings.TrimSpace(string(active))))
+	}
+	return found, nil
+}
+
+// lookAtUsers lists the processes that have a terminal of the machine as their controlling one, or have it open, of those
+// that this namespace has.
+func lookAtUsers() (state, error) {
+	var found state
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range stats {
+		// Fails when the process has just ended.
+		content, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		// The name is in parentheses and may hold anything; after it come state, parent, group, session, terminal.
+		end := strings.LastIndexByte(string(content), ')')
+		fields := strings.Fields(string(content[end+1:]))
+		number, err := strconv.Atoi(fields[4])
+		if err != nil {
+			return nil, err
+		}
+		// Those of the pseudo terminals are 136 to 143; 0 is none.
+		if major := number >> 8 & 0xfff; major != 0 && (major < 136 || major > 143) {
+			found = append(found, fmt.Sprintf("process %s has terminal %d:%d", content[:end+1], major, number&0xff))
+		}
+		files, _ := os.ReadDir(filepath.Join(filepath.Dir(file), "fd"))
+		for _, entry := range files {
+			var at syscall.Stat_t
+			path := filepath.Join(filepath.Dir(file), "fd", entry.Name())
+			if syscall.Stat(path, &at) != nil || at.Mode&syscall.S_IFMT != syscall.S_IFCHR {
+				continue
+			}
+			// 4 are the virtual and serial ones, 5:0 is whatever the own one is, 5:1 the console, 5:2 makes pseudo terminals.
+			if major, minor := at.Rdev>>8&0xfff, at.Rdev&0xff; major == 4 || major == 5 && minor < 2 {
+				found = append(found, fmt.Sprintf("process %s has %d:%d open", content[:end+1], major, minor))
+			}
+		}
+	}
+	return found, nil
+}
+
+// lookAtNetwork lists what is of the network namespace of this process, but for the links of pods, which come and go, and
+// for what these do to the bridge.
+func lookAtNetwork() (state, error) {
+	var found state
+	for _, what := range []string{"link", "address", "route", "rule"} {
+		for _, family := range []string{"-4", "-6"} {
+			text, err := exec.Command("ip", "-o", family, what, "show").Output()
+			if err != nil {
+				return nil, fmt.Errorf("ip %s %s: %w", family, what, err)
+			}
+			for line := range strings.Lines(string(text)) {
+				if !strings.Contains(line, "veth") && !strings.Contains(line, "pods0") {
+					found = append(found, fmt.Sprintf("%s %s %s", what, family, strings.TrimSpace(line)))
+				}
+			}
+		}
+	}
+	const sysctls = "/proc/sys/net"
+	err := filepath.WalkDir(sysctls, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			// A link has just gone.
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		name := strings.TrimPrefix(path, sysctls+"/")
+		if strings.Contains(name, "/veth") || name == "netfilter/nf_conntrack_count" || !entry.Type().IsRegular() {
+			return nil
+		}
+		// Some can only be written.
+		if value, err := os.ReadFile(path); err == nil {
+			found = append(found, fmt.Sprintf("sysctl net/%s = %s", name, strings.TrimSpace(string(value))))
+		}
+		return nil
+	})
+	return found, err
 }

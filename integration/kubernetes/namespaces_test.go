@@ -1,6 +1,9 @@
 package kubernetes
 
 import (
+	"errors"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,15 +35,48 @@ func TestSharedProcessNamespace(t *testing.T) {
 	}
 }
 
-// TestHostNetwork boots systemd in the node's network namespace, which it leaves as it was.
+// TestHostNetwork boots systemd in the node's network namespace, which it leaves as it was: links, addresses, routes, and
+// the settings below /proc/sys/net. Nothing else may run at the same time.
 func TestHostNetwork(t *testing.T) {
-	beside(t, func(t *testing.T, newPod podMaker) {
-		pod := newPod(t, untilTerm...)
-		pod.Spec.HostNetwork = true
-		ready(t, pod)
-		wantIn(t, "links", printed(t, pod.Name, "app", "ip", "-o", "link"), " node0@")
-		wantIn(t, "addresses", printed(t, pod.Name, "app", "ip", "-o", "address"), nodeAddress)
-	})
+	for name, newPod := range map[string]podMaker{
+		"plain":   func(t testing.TB, command ...string) *corev1.Pod { return plainPod(t, imageBookworm, command...) },
+		"systemd": systemdPod,
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := newPod(t, untilTerm...)
+			pod.Spec.HostNetwork = true
+			unchanged(t, lookAtNetwork, func() {
+				ready(t, pod)
+				if name == "systemd" {
+					booted(t, pod.Name, "app")
+				}
+				wantIn(t, "links", printed(t, pod.Name, "app", "ip", "-o", "link"), " node0@")
+				wantIn(t, "addresses", printed(t, pod.Name, "app", "ip", "-o", "address"), nodeAddress)
+			}, func() { kubectl(t, "delete", "pod", pod.Name) })
+		})
+	}
+}
+
+// unchanged looks before a pod, while it runs, and when it is gone.
+func unchanged(t *testing.T, look func() (state, error), run, end func()) {
+	t.Helper()
+	see := func() state {
+		t.Helper()
+		seen, err := look()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seen
+	}
+	before := see()
+	run()
+	if diff := before.diff(see()); diff != "" {
+		t.Errorf("while it runs (- before, + now):\n%s", diff)
+	}
+	end()
+	if diff := before.diff(see()); diff != "" {
+		t.Errorf("afterwards (- before, + now):\n%s", diff)
+	}
 }
 
 // TestHostUsersFalse boots systemd in a user namespace of the pod's own.
@@ -63,41 +99,39 @@ func TestHostUsersFalse(t *testing.T) {
 }
 
 // TestPrivileged compares what all of the machine shares before, while and after systemd runs with every right: settings
-// of the kernel, terminals, cgroup hierarchies, modules, and the cgroups of the node.
+// of the kernel, terminals and who uses them, cgroup hierarchies, modules, and the cgroups of the node and its network.
 func TestPrivileged(t *testing.T) {
-	look := func() state {
-		t.Helper()
-		kernel, err := lookAtKernel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		host, err := lookAtHost("/nothing-of-this-name")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, line := range host {
-			// The pod's own network is no matter here.
-			if strings.HasPrefix(line, "cgroup ") || strings.HasPrefix(line, "mount ") {
-				kernel = append(kernel, line)
-			}
-		}
-		return kernel
-	}
 	// The kubelet makes the cgroups of its classes with the first pod.
-	output(t, plainPod(t, imageBookworm, "true"))
-	before := look()
-	pod := systemdPod(t, untilTerm...)
-	pod.Name += "-systemd"
-	pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr(true)}
-	ready(t, pod)
-	want(t, "state", booted(t, pod.Name, "app"), "running")
-	if diff := before.diff(look()); diff != "" {
-		t.Errorf("while it runs (- before, + now):\n%s", diff)
-	}
-	// A terminal of the host, which the container can see, is nobody's controlling terminal in it.
-	want(t, "gettys", printed(t, pod.Name, "app", "sh", "-c", "ps -eo comm= | grep -c getty || :"), "0")
-	kubectl(t, "delete", "pod", pod.Name)
-	if diff := before.diff(look()); diff != "" {
-		t.Errorf("afterwards (- before, + now):\n%s", diff)
+	first := plainPod(t, imageBookworm, "true")
+	output(t, first)
+	remove(t, first.Name)
+	for name, hostNetwork := range map[string]bool{"own network": false} {
+		t.Run(name, func(t *testing.T) {
+			look := func() (state, error) {
+				// Kernel, cgroups and mounts: the other lines are of the pod's own network, and of its files.
+				host, err := lookAtHost("/nothing-of-this-name")
+				found := slices.DeleteFunc(host, func(line string) bool {
+					return strings.HasPrefix(line, "link ") || strings.HasPrefix(line, "firewall ") || strings.HasPrefix(line, "file ")
+				})
+				users, usersErr := lookAtUsers()
+				network, networkErr := lookAtNetwork()
+				// The pod has the node's name if it has the node's network.
+				name, nameErr := os.Hostname()
+				return append(slices.Concat(found, users, network), "name "+name), errors.Join(err, usersErr, networkErr, nameErr)
+			}
+			pod := systemdPod(t, untilTerm...)
+			pod.Spec.HostNetwork = hostNetwork
+			pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr(true)}
+			unchanged(t, look, func() {
+				ready(t, pod)
+				want(t, "state", booted(t, pod.Name, "app"), "running")
+				// It could write what it leaves alone, and has the terminals that the machine has.
+				printed(t, pod.Name, "app", "test", "-w", "/proc/sys/kernel/panic")
+				if _, err := os.Stat("/dev/tty1"); err == nil {
+					printed(t, pod.Name, "app", "test", "-c", "/dev/tty1")
+				}
+				want(t, "gettys", printed(t, pod.Name, "app", "sh", "-c", "ps -eo comm= | grep -c getty || :"), "0")
+			}, func() { kubectl(t, "delete", "pod", pod.Name) })
+		})
 	}
 }
