@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -11,11 +12,15 @@ import (
 	"time"
 )
 
+// refuseRestarts makes the node's service manager fail while it is there.
+const refuseRestarts = "/run/refuse-restarts"
+
 // serviceManager makes a systemctl for the node that can do one thing: restart containerd.
 func (n *cluster) serviceManager() error {
 	wanted := filepath.Join(n.run, "restart-containerd")
 	err := os.WriteFile("/usr/local/bin/systemctl", []byte(`#!/bin/sh
 [ "$*" = "restart containerd" ] || { echo "this stand-in can only restart containerd" >&2; exit 1; }
+[ ! -e `+refuseRestarts+` ] || exit 1
 touch `+wanted+`
 while [ -e `+wanted+` ]; do sleep 0.1; done
 `), 0o755)
@@ -50,14 +55,79 @@ var installed = []string{
 	"/usr/local/libexec/containerd-shim-rich/rich-launch",
 }
 
+// installer is the DaemonSet of deploy/kubernetes on the node.
+type installer struct{ t *testing.T }
+
+func (i installer) kubectl(args ...string) string {
+	i.t.Helper()
+	return kubectl(i.t, append([]string{"--namespace=kube-system"}, args...)...)
+}
+
+func (i installer) apply(folder string) {
+	i.t.Helper()
+	kubectl(i.t, "apply", "-k", treePath(folder))
+}
+
+func (i installer) done() {
+	i.t.Helper()
+	i.kubectl("rollout", "status", "daemonset/rich-installer", "--timeout=150s")
+}
+
+// says waits until the installer says why it does not get on, in its log or in the status of its pod.
+func (i installer) says(text string) {
+	i.t.Helper()
+	eventually(i.t, podLimit, "the installer says "+text, func() error {
+		logs, _ := node.kubectl("logs", "--namespace=kube-system", "--selector=app=rich-installer").CombinedOutput()
+		status := i.kubectl("get", "pods", "--selector=app=rich-installer", "--output=jsonpath={.items[*].status}")
+		if !strings.Contains(string(logs), text) && !strings.Contains(status, text) {
+			return fmt.Errorf("log\n%s\nstatus\n%s", logs, status)
+		}
+		return nil
+	})
+	if ready := i.kubectl("get", "daemonset", "rich-installer", "--output=jsonpath={.status.numberReady}"); ready != "0" {
+		i.t.Errorf("%s are ready", ready)
+	}
+}
+
+// gone waits until there is no pod of the installer.
+func (i installer) gone() {
+	i.t.Helper()
+	eventually(i.t, podLimit, "the installer's pod ends", func() error {
+		if text := i.kubectl("get", "pods", "--output=name"); text != "" {
+			return errors.New(text)
+		}
+		return nil
+	})
+}
+
+// checkInstalled compares the files on the node with those that were to be installed.
+func (i installer) checkInstalled() {
+	i.t.Helper()
+	for _, file := range installed {
+		source, mode := buildPath("bin/"+filepath.Base(file)), os.FileMode(0o755)
+		if filepath.Ext(file) == ".toml" {
+			source, mode = treePath("deploy/kubernetes/rich.toml"), 0o644
+		}
+		want, err := os.ReadFile(source)
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		got, err := os.ReadFile(file)
+		if err != nil {
+			i.t.Error(err)
+		} else if !bytes.Equal(got, want) {
+			i.t.Errorf("%s is not %s", file, source)
+		}
+		if info, err := os.Stat(file); err == nil && info.Mode() != mode {
+			i.t.Errorf("%s: mode %v, want %v", file, info.Mode(), mode)
+		}
+	}
+}
+
 // TestInstaller removes the runtime from the node and installs it again with deploy/kubernetes, as it is there.
 func TestInstaller(t *testing.T) {
-	folder := treePath("deploy/kubernetes")
-	apply := func() {
-		t.Helper()
-		kubectl(t, "apply", "-k", folder)
-		kubectl(t, "rollout", "status", "daemonset/rich-installer", "--namespace=kube-system", "--timeout=150s")
-	}
+	const folder, uninstall = "deploy/kubernetes", "deploy/kubernetes-uninstall"
+	i := installer{t}
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, _ := node.kubectl("describe", "pod", "--namespace=kube-system").CombinedOutput()
@@ -65,26 +135,17 @@ func TestInstaller(t *testing.T) {
 			t.Logf("%s\n%s", text, logs)
 		}
 	})
-	apply()
+	i.apply(folder)
+	i.done()
 	eventually(t, podLimit, "no shim of ours runs", func() error { return noProcess("containerd-shim-rich-v2") })
 
-	kubectl(t, "delete", "-k", folder)
-	eventually(t, podLimit, "the node has nothing of it", func() error {
-		for _, file := range installed {
-			if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
-				return errors.Join(err, fmt.Errorf("%s is there", file))
-			}
+	i.apply(uninstall)
+	i.done()
+	for _, file := range installed {
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is there: %v", file, err)
 		}
-		return nil
-	})
-	eventually(t, podLimit, "the installer's pod ends", func() error {
-		if text := kubectl(t, "get", "pods", "--namespace=kube-system", "--output=name"); text != "" {
-			return errors.New(text)
-		}
-		return nil
-	})
-	// The class is left to a cluster that has not the runtime on every node.
-	kubectl(t, "apply", "-f", treePath("deploy/kubernetes/runtimeclass.yaml"))
+	}
 	pod := systemdPod(t, untilTerm...)
 	create(t, pod)
 	eventually(t, podLimit, "the pod cannot start", func() error {
@@ -93,30 +154,75 @@ func TestInstaller(t *testing.T) {
 		}
 		return nil
 	})
+	kubectl(t, "delete", "-k", treePath(folder))
+	i.gone()
 
-	apply()
-	waitFor(t, pod.Name, "is ready", isReady)
-	want(t, "pid 1", pid1(t, pod.Name, "app"), "systemd")
-	for _, file := range installed {
-		if _, err := os.Stat(file); err != nil {
+	// A containerd that does not look into conf.d is not restarted for nothing.
+	const config = "/etc/containerd/config.toml"
+	good, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(config, good, 0o644); err != nil {
 			t.Error(err)
 		}
+	})
+	if err := os.WriteFile(config, bytes.Replace(good, []byte("/etc/containerd/conf.d/*.toml"), []byte("/etc/containerd/other/*.toml"), 1), 0o644); err != nil {
+		t.Fatal(err)
 	}
+	i.apply(folder)
+	i.says("has to have /etc/containerd/conf.d/*.toml in its list imports")
+	if _, err := os.Stat(installed[0]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the drop-in has stayed: %v", err)
+	}
+	if err := os.WriteFile(config, good, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	i.done()
+	i.checkInstalled()
+	waitFor(t, pod.Name, "is ready", isReady)
+	want(t, "pid 1", pid1(t, pod.Name, "app"), "systemd")
+
+	// Another version is put under containers that run. What containerd does not accept is taken back.
+	other := map[string]string{}
+	for _, file := range installed {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other[file] = string(append(content, '\n'))
+		err = errors.Join(os.WriteFile(file+".other", []byte(other[file]), 0o700), os.Rename(file+".other", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(refuseRestarts, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(refuseRestarts) })
+	i.kubectl("rollout", "restart", "daemonset/rich-installer")
+	i.says("containerd does not start")
+	if content, err := os.ReadFile(installed[0]); err != nil || string(content) != other[installed[0]] {
+		t.Errorf("the drop-in that was there before: %v\n%s", err, content)
+	}
+	if err := os.Remove(refuseRestarts); err != nil {
+		t.Fatal(err)
+	}
+	i.done()
+	i.checkInstalled()
+	want(t, "pid 1", pid1(t, pod.Name, "app"), "systemd")
 
 	// Containers that run still need the programs.
-	kubectl(t, "delete", "-k", folder)
-	eventually(t, podLimit, "the installer's pod ends", func() error {
-		if text := kubectl(t, "get", "pods", "--namespace=kube-system", "--output=name"); text != "" {
-			return errors.New(text)
-		}
-		return nil
-	})
-	for _, file := range installed {
-		if _, err := os.Stat(file); err != nil {
-			t.Errorf("removed under a pod that runs: %v", err)
-		}
-	}
+	i.apply(uninstall)
+	i.says("waiting until their pods are deleted")
+	i.checkInstalled()
 	waitFor(t, pod.Name, "is ready", isReady)
+	i.apply(folder)
+	i.done()
+	kubectl(t, "delete", "-k", treePath(folder))
+	i.gone()
+	i.checkInstalled()
 	kubectl(t, "apply", "-f", treePath("deploy/kubernetes/runtimeclass.yaml"))
 }
 
