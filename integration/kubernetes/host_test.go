@@ -200,9 +200,7 @@ func lookAtTerminals() (state, error) {
 	for _, device := range append(devices, "/dev/console") {
 		// Fails for what has no hardware, and says so.
 		settings, _ := exec.Command("stty", "-F", device, "-a").CombinedOutput()
-		for line := range strings.Lines(string(settings)) {
-			found = append(found, fmt.Sprintf("settings of %s: %s", device, strings.TrimSpace(line)))
-		}
+		found = append(found, fmt.Sprintf("settings of %s: %s", device, strings.Join(strings.Fields(string(settings)), " ")))
 	}
 	for _, name := range []string{"tty0", "console"} {
 		// Missing on a machine without a screen.

@@ -105,7 +105,9 @@ func TestPrivileged(t *testing.T) {
 	first := plainPod(t, imageBookworm, "true")
 	output(t, first)
 	remove(t, first.Name)
-	for name, hostNetwork := range map[string]bool{"own network": false} {
+	for name, change := range map[string]func(*corev1.Pod){
+		"own network": func(*corev1.Pod) {},
+	} {
 		t.Run(name, func(t *testing.T) {
 			look := func() (state, error) {
 				// Kernel, cgroups and mounts: the other lines are of the pod's own network, and of its files.
@@ -120,7 +122,7 @@ func TestPrivileged(t *testing.T) {
 				return append(slices.Concat(found, users, network), "name "+name), errors.Join(err, usersErr, networkErr, nameErr)
 			}
 			pod := systemdPod(t, untilTerm...)
-			pod.Spec.HostNetwork = hostNetwork
+			change(pod)
 			pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr(true)}
 			unchanged(t, look, func() {
 				ready(t, pod)
