@@ -9,10 +9,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	cgroup1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	cgroup2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -236,6 +240,118 @@ func TestCgroupLimits(t *testing.T) {
 		if left := run.cgroupsOf(); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
+	})
+}
+
+// foreignDevice is one that no container may use by its spec: /dev/fuse.
+const foreignDevice = "10 229"
+
+// mayUse tells whether the container may open the foreign device, which need not exist.
+func (r *task) mayUse() bool {
+	r.t.Helper()
+	got := r.ExecAs(byOperator, "sh", "-c", "rm -f /dev/foreign; mknod /dev/foreign c "+foreignDevice+" && head -c 0 /dev/foreign")
+	if got.Code != 0 && !strings.Contains(got.Stderr, "cannot open") {
+		r.fatal("open the foreign device: %+v", got)
+	}
+	return !strings.Contains(got.Stderr, "Operation not permitted")
+}
+
+// allowDevices adds to the container's rules what the host's administrator, or the hook of a GPU's vendor, may add.
+func (r *task) allowDevices() {
+	r.t.Helper()
+	if !unified() {
+		rule := "c " + strings.ReplaceAll(foreignDevice, " ", ":") + " rwm"
+		if err := os.WriteFile(filepath.Join(cgroupRoot, "devices", private.cgroup(), r.ID, "devices.allow"), []byte(rule), 0); err != nil {
+			r.t.Fatal(err)
+		}
+		return
+	}
+	dir, err := os.Open(r.devicesCgroup())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer dir.Close()
+	attached, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: ebpf.AttachCGroupDevice})
+	if err != nil || len(attached.Programs) != 1 {
+		r.t.Fatalf("the programs with the rules are %+v, %v", attached, err)
+	}
+	old, err := ebpf.NewProgramFromID(attached.Programs[0].ID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer old.Close()
+	all, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupDevice, License: "MIT", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer all.Close()
+	if err := link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: int(dir.Fd()), Program: all, Attach: ebpf.AttachCGroupDevice, Flags: unix.BPF_F_ALLOW_MULTI, Anchor: link.ReplaceProgram(old),
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// devicesCgroup is the cgroup with the rules for devices, on cgroup v2.
+func (r *task) devicesCgroup() string {
+	own := r.ownCgroup()
+	if _, err := os.Stat(own); err != nil {
+		return filepath.Dir(own) // it may not write to its cgroups, and has none around it
+	}
+	return own
+}
+
+// An update leaves rules for devices alone that others have added, one that is refused does as well, and processes can be
+// started afterwards.
+func TestCgroupDevices(t *testing.T) {
+	t.Parallel()
+	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {
+		run := startTask(t, v.image, v.with(withMemory(160<<20), withArgs("sh", "-c", ready+"exec sleep infinity"))...)
+		run.WaitOutput("ready", runLimit)
+		if v.init == "systemd" {
+			run.booted()
+		}
+		if run.mayUse() {
+			t.Fatal("the device is allowed from the beginning")
+		}
+		run.allowDevices()
+		if !run.mayUse() {
+			t.Fatal("the device is not allowed by hand")
+		}
+		for _, limit := range []int64{192 << 20, 208 << 20} {
+			if err := run.update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}); err != nil {
+				run.fatal("update: %v", err)
+			}
+			if got := run.limit(memoryMax); got != fmt.Sprint(limit) {
+				t.Errorf("memory is limited to %s, want %d", got, limit)
+			}
+			if !run.mayUse() {
+				t.Error("after an update the device is not allowed any more")
+			}
+		}
+		pids := int64(170)
+		if err := run.update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}, CPU: &specs.LinuxCPU{Cpus: "4000"}}); err == nil {
+			t.Error("there are no 4000 CPUs, but the update was accepted")
+		}
+		if !run.mayUse() {
+			t.Error("after an update that was refused the device is not allowed any more")
+		}
+		if got := run.limit(memoryMax); got != fmt.Sprint(208<<20) {
+			t.Errorf("memory is limited to %s after an update that was refused", got)
+		}
+		// All at once, so that they are started by several handles of libcontainer.
+		var all sync.WaitGroup
+		for range 6 {
+			all.Go(func() {
+				if got, err := run.TryExec(byOperator, "true"); err != nil || got.Code != 0 {
+					t.Errorf("exec: %+v, %v", got, err)
+				}
+			})
+		}
+		all.Wait()
+		run.Kill(syscall.SIGKILL)
+		run.Wait(runLimit)
+		run.Delete()
 	})
 }
 

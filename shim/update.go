@@ -8,6 +8,7 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -37,9 +38,6 @@ func (c *container) update(change *anypb.Any) error {
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
-	// Config is a shallow copy: what changes in it has to be replaced, or
-	// libcontainer could not go back when a limit is refused.
-	cfg := c.lc.Config()
 	cgroup, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{
 		CgroupName: c.id,
 		Spec:       &specs.Spec{Linux: &specs.Linux{Resources: merged}},
@@ -47,19 +45,38 @@ func (c *container) update(change *anypb.Any) error {
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
-	own := *cfg.Cgroups
-	resources := *cgroup.Resources
-	resources.Devices = own.Devices
-	own.Resources = &resources
-	cfg.Cgroups = &own
 	if err := c.components.fit(c.resources, merged); err != nil {
 		return err
 	}
-	if err := c.fence.update(&resources, func() error { return c.lc.Set(cfg) }); err != nil {
+	if err := c.fence.update(cgroup.Resources, func() error { return c.set(*cgroup.Resources) }); err != nil {
 		return err
 	}
 	c.resources = merged
 	return c.components.fit(merged)
+}
+
+// set changes the limits of the container's own cgroups, and leaves the rules
+// for devices alone: an update cannot change them, but others may have added
+// some, for a GPU or by hand. runc update does the same.
+//
+// It needs a handle for itself. One that has left devices alone keeps that in
+// mind, and libcontainer starts no process by it any more; the state file, from
+// which other handles are loaded, does not have it.
+func (c *container) set(resources cgroups.Resources) error {
+	handle, err := c.starters.load()
+	if err != nil {
+		return err
+	}
+	// Config is a shallow copy. What changes in it has to be replaced, or
+	// libcontainer could not go back when a limit is refused; then, too, it
+	// must leave devices alone.
+	cfg := handle.Config()
+	cfg.Cgroups.SkipDevices = true
+	own := *cfg.Cgroups
+	resources.Devices, resources.SkipDevices = own.Devices, true
+	own.Resources = &resources
+	cfg.Cgroups = &own
+	return handle.Set(cfg)
 }
 
 // mergeResources returns a copy of have in which the fields of a JSON object
