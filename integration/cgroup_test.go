@@ -355,6 +355,67 @@ func TestCgroupDevices(t *testing.T) {
 	})
 }
 
+// What libcontainer raises in the shim to set rules for devices is not inherited: the limits of all that the shim starts are
+// those with which containerd has started it.
+func TestCgroupRlimits(t *testing.T) {
+	t.Parallel()
+	const limits = "cat /proc/self/limits"
+	dir := t.TempDir()
+	logger := filepath.Join(dir, "logger")
+	if err := os.WriteFile(logger, []byte("#!/bin/sh\ncat /proc/self/limits >$1.part\nmv $1.part $1\nexec 5>&-\nexec cat <&3 >/dev/null\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {
+		group := newID(t)
+		opts := func(script string) []taskOption {
+			return v.with(withAnnotation("io.containerd.runc.v2.group", group), withProcess(func(p *specs.Process) { p.Rlimits = nil }), withArgs("sh", "-c", script))
+		}
+		run := startTask(t, v.image, append(opts(limits+"; "+ready+idle), withID(group))...)
+		run.WaitOutput("ready\n", runLimit)
+		first, _, _ := strings.Cut(run.Stdout.String(), "ready\n")
+		locked := func(text string) string {
+			for line := range strings.Lines(text) {
+				if strings.HasPrefix(line, "Max locked memory") {
+					return line
+				}
+			}
+			return "no locked memory in " + text
+		}
+		if got, want := locked(first), locked(readFile(t, fmt.Sprintf("/proc/%d/limits", private.command.Process.Pid))); got != want {
+			t.Errorf("got %q, want containerd's %q", got, want)
+		}
+		exec := func() {
+			t.Helper()
+			if got := run.Exec("sh", "-c", limits); got.Stdout != first {
+				t.Errorf("an exec has\n%swant\n%s", got.Stdout, first)
+			}
+		}
+		exec()
+		file := filepath.Join(dir, v.name)
+		second := newTask(t, v.image, opts(limits+" >/limits; "+ready+idle)...)
+		second.replace(fixedIO{Stdout: "binary://" + logger + "?" + file}.create)
+		second.Start()
+		eventually(t, runLimit, "the second container's limits", func() error {
+			if got := second.Exec("cat", "/limits"); got.Stdout != first {
+				return fmt.Errorf("it has\n%swant\n%s", got.Stdout, first)
+			}
+			return nil
+		})
+		if got := readFile(t, file); got != strings.TrimSpace(first) {
+			t.Errorf("a logging program has\n%s\nwant\n%s", got, first)
+		}
+		if got := shims(t, run.ID, second.ID); len(got) != 1 {
+			t.Errorf("the shims are %v, want one", got)
+		}
+		exec()
+		for _, r := range []*task{second, run} {
+			r.Kill(syscall.SIGKILL)
+			r.Wait(runLimit)
+			r.Delete()
+		}
+	})
+}
+
 func TestCgroupPids(t *testing.T) {
 	t.Parallel()
 	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {

@@ -139,6 +139,7 @@ func newLibcontainerProcess(spec *specs.Process) (*libcontainer.Process, error) 
 		}
 		p.Rlimits = append(p.Rlimits, configs.Rlimit{Type: resource, Soft: l.Soft, Hard: l.Hard})
 	}
+	p.Rlimits = withMemlock(p.Rlimits)
 	var err error
 	p.CPUAffinity, err = configs.ConvertCPUAffinity(spec.ExecCPUAffinity)
 	return p, err

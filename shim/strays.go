@@ -51,7 +51,12 @@ func newChildren() *children {
 
 // start starts a process that will be waited for by wait.
 func (c *children) start(lc *libcontainer.Container, p *libcontainer.Process) error {
+	lower := func() {}
+	if p.Init {
+		lower = keepMemlock()
+	}
 	err := lc.Start(p)
+	lower()
 	pid, pidErr := p.Pid()
 	if err == nil && pidErr == nil {
 		c.mu.Lock()
