@@ -243,6 +243,78 @@ func TestCgroupLimits(t *testing.T) {
 	})
 }
 
+// An update resets what contradicts it, as runc update does: limits of the spec that it does not mention.
+func TestCgroupUpdate(t *testing.T) {
+	t.Parallel()
+	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {
+		limit, swap, shares := int64(160<<20), int64(200<<20), uint64(512)
+		run := startTask(t, v.image, v.with(withResources(func(r *specs.LinuxResources) {
+			r.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &swap}
+			r.CPU = &specs.LinuxCPU{Shares: &shares}
+		}), withArgs("sh", "-c", ready+"exec sleep infinity"))...)
+		run.WaitOutput("ready", runLimit)
+		update := func(r *specs.LinuxResources) {
+			t.Helper()
+			if err := run.update(r); err != nil {
+				run.fatal("update: %v", err)
+			}
+		}
+		has := func(f limitFile, v1, v2 string) {
+			t.Helper()
+			want := v1
+			if unified() {
+				want = v2
+			}
+			if got := run.limit(f); got != want {
+				t.Errorf("%s%s is %s, want %s", f.v1, f.v2, got, want)
+			}
+		}
+		both := limitFile{"memory", "memory.memsw.limit_in_bytes", "memory.swap.max"}
+		weight := limitFile{"cpu", "cpu.shares", "cpu.weight"}
+		idle := limitFile{"cpu", "cpu.idle", "cpu.idle"}
+		has(memoryMax, fmt.Sprint(limit), fmt.Sprint(limit))
+		has(both, fmt.Sprint(swap), fmt.Sprint(swap-limit))
+		has(weight, "512", "59") // runc's conversion
+
+		none, one, zero := int64(-1), int64(1), int64(0)
+		const unlimited = "9223372036854771712" // the most of v1, in pages
+		update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &none}})
+		has(memoryMax, unlimited, "max")
+		has(both, unlimited, "max")
+		has(weight, "512", "59")
+		update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: &one}})
+		has(idle, "1", "1")
+		update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}})
+		has(memoryMax, fmt.Sprint(limit), fmt.Sprint(limit))
+		has(both, unlimited, "max")
+		has(idle, "1", "1")
+		other := uint64(2048)
+		update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: &zero}})
+		has(idle, "0", "0")
+		update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &other}, Memory: &specs.LinuxMemory{Swap: &swap}})
+		has(both, fmt.Sprint(swap), fmt.Sprint(swap-limit))
+		if got := run.limit(weight); got != "2048" && !unified() || got == "59" || got == "0" {
+			t.Errorf("the shares are %s", got)
+		}
+
+		err := run.update(&specs.LinuxResources{Unified: map[string]string{"memory.high": fmt.Sprint(limit / 2)}})
+		if !unified() {
+			if err == nil {
+				t.Error("values for cgroup v2 were accepted on v1")
+			}
+			has(memoryMax, fmt.Sprint(limit), "")
+		} else {
+			if err != nil {
+				t.Errorf("update: %v", err)
+			}
+			has(limitFile{"memory", "", "memory.high"}, "", fmt.Sprint(limit/2))
+		}
+		run.Kill(syscall.SIGKILL)
+		run.Wait(runLimit)
+		run.Delete()
+	})
+}
+
 // foreignDevice is one that no container may use by its spec: /dev/fuse.
 const foreignDevice = "10 229"
 

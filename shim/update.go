@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -80,9 +81,10 @@ func (c *container) set(resources cgroups.Resources) error {
 }
 
 // mergeResources returns a copy of have in which the fields of a JSON object
-// of the runtime-spec's LinuxResources are replaced.
+// of the runtime-spec's LinuxResources are replaced. What runc update resets
+// together with them is reset.
 func mergeResources(have *specs.LinuxResources, change []byte) (*specs.LinuxResources, error) {
-	merged := &specs.LinuxResources{}
+	merged, asked := &specs.LinuxResources{}, &specs.LinuxResources{}
 	if have != nil {
 		data, err := json.Marshal(have)
 		if err != nil {
@@ -95,5 +97,18 @@ func mergeResources(have *specs.LinuxResources, change []byte) (*specs.LinuxReso
 	if len(change) == 0 {
 		return merged, nil
 	}
-	return merged, json.Unmarshal(change, merged)
+	if err := errors.Join(json.Unmarshal(change, asked), json.Unmarshal(change, merged)); err != nil {
+		return nil, err
+	}
+	if m := asked.Memory; m != nil && m.Limit != nil && *m.Limit == -1 && m.Swap == nil {
+		// Without a limit for memory there is none for the sum with swap:
+		// libcontainer lifts that, if there is one, unless it is named.
+		merged.Memory.Swap = nil
+	}
+	if c := asked.CPU; c != nil && c.Idle != nil && c.Shares == nil {
+		// Idle cgroups have no shares of their own: the kernel refuses to
+		// set them.
+		merged.CPU.Shares = nil
+	}
+	return merged, nil
 }
