@@ -20,6 +20,7 @@ import (
 	cgroup1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	cgroup2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/containerd/api/types/runc/options"
+	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/runtime"
@@ -315,6 +316,61 @@ func TestCgroupUpdate(t *testing.T) {
 	})
 }
 
+// Both kinds of options can name a cgroup for the shim.
+func TestCgroupShim(t *testing.T) {
+	t.Parallel()
+	// Not in all hierarchies of v1: a new cgroup has no processors, and takes no process.
+	points := []string{filepath.Join(cgroupRoot, "memory"), filepath.Join(cgroupRoot, "pids")}
+	if unified() {
+		points = []string{cgroupRoot}
+	}
+	for name, options := range map[string]func(path string) any{
+		"runc": func(path string) any { return &options.Options{ShimCgroup: path} },
+		"TOML": func(path string) any {
+			return &runtimeoptions.Options{ConfigBody: fmt.Appendf(nil, "ShimCgroup = %q\n[rich]\ninit = \"dumb-init\"\n", path)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			id := newID(t)
+			path := private.cgroup() + "/shim-" + id
+			for _, point := range points {
+				dir := filepath.Join(point, path)
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if err := poll(runLimit, func() error { return os.Remove(dir) }); err != nil {
+						t.Error(err) // the shim should be gone
+					}
+				}()
+			}
+			run := startTask(t, imageBookworm, withID(id), withRuntimeOptions(options(path)), withArgs("sleep", "1000"))
+			found := shims(t, id)
+			if len(found) != 1 {
+				t.Fatalf("the shims are %v", found)
+			}
+			joined := 0
+			for _, line := range readLines(t, fmt.Sprintf("/proc/%d/cgroup", found[0])) {
+				if strings.HasSuffix(line, path) {
+					joined++
+				}
+			}
+			if joined < len(points) {
+				t.Errorf("the shim is in\n%s", readFile(t, fmt.Sprintf("/proc/%d/cgroup", found[0])))
+			}
+			run.Kill(syscall.SIGKILL)
+			run.Wait(runLimit)
+			run.Delete()
+		})
+		t.Run(name+" that is not there", func(t *testing.T) {
+			t.Parallel()
+			_, err := tryTask(t, imageBookworm, withRuntimeOptions(options("/no/such/cgroup")), withArgs("sleep", "1000"))
+			expectError(t, err, []string{"ShimCgroup", "/no/such/cgroup"})
+		})
+	}
+}
+
 // foreignDevice is one that no container may use by its spec: /dev/fuse.
 const foreignDevice = "10 229"
 
@@ -357,9 +413,10 @@ func (r *task) allowDevices() {
 		r.t.Fatal(err)
 	}
 	defer all.Close()
-	if err := link.RawAttachProgram(link.RawAttachProgramOptions{
-		Target: int(dir.Fd()), Program: all, Attach: ebpf.AttachCGroupDevice, Flags: unix.BPF_F_ALLOW_MULTI, Anchor: link.ReplaceProgram(old),
-	}); err != nil {
+	if err := errors.Join(
+		link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(dir.Fd()), Program: all, Attach: ebpf.AttachCGroupDevice, Flags: unix.BPF_F_ALLOW_MULTI}),
+		link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: old, Attach: ebpf.AttachCGroupDevice}),
+	); err != nil {
 		r.t.Fatal(err)
 	}
 }
