@@ -29,7 +29,8 @@ type process struct {
 	ending  sync.Once
 
 	mu     sync.Mutex
-	io     *stdio // nil until the process is being started
+	io     *stdio  // nil until the process is being started
+	size   winsize // what its terminal is to have then
 	state  tasktypes.Status
 	pid    int
 	status uint32
@@ -45,6 +46,9 @@ func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error
 	}
 	p.mu.Lock()
 	p.io = io
+	if io.tty != nil {
+		io.tty.rows, io.tty.cols = p.size.rows, p.size.cols
+	}
 	p.mu.Unlock()
 	if uid != 0 || gid != 0 {
 		return io.chown(uid, gid)
@@ -167,6 +171,7 @@ func (p *process) run(children *children, lc *libcontainer.Container) (err error
 		}
 		defer console.close()
 		p.proc.ConsoleSocket = console.theirs
+		p.io.tty.announce(p.proc)
 	} else {
 		p.connect()
 	}
