@@ -78,6 +78,28 @@ func TestStreamURIs(t *testing.T) {
 				t.Errorf("got %q and %q", out, err)
 			}
 		})
+		t.Run("fifo", func(t *testing.T) {
+			read := map[string]<-chan string{}
+			streams := map[string]string{}
+			for _, name := range []string{"out", "err"} {
+				path := file("fifo-" + name)
+				if err := unix.Mkfifo(path, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				text := make(chan string, 1)
+				go func() {
+					content, err := os.ReadFile(path)
+					text <- fmt.Sprint(string(content), err)
+				}()
+				read[name], streams[name] = text, "fifo://"+path
+			}
+			run(fixedIO{Stdout: streams["out"], Stderr: streams["err"]})
+			for name, text := range read {
+				if got, want := <-text, name+"\n<nil>"; got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
+		})
 		for scheme, path := range map[string]string{"binary": v1, "binary-v2": v2} {
 			t.Run(scheme, func(t *testing.T) {
 				to := file(scheme)
