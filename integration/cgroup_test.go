@@ -249,11 +249,10 @@ func TestCgroupUpdate(t *testing.T) {
 	t.Parallel()
 	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {
 		limit, swap, shares := int64(160<<20), int64(200<<20), uint64(512)
-		run := startTask(t, v.image, v.with(withResources(func(r *specs.LinuxResources) {
+		run := newTask(t, v.image, v.with(withResources(func(r *specs.LinuxResources) {
 			r.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &swap}
 			r.CPU = &specs.LinuxCPU{Shares: &shares}
 		}), withArgs("sh", "-c", ready+"exec sleep infinity"))...)
-		run.WaitOutput("ready", runLimit)
 		update := func(r *specs.LinuxResources) {
 			t.Helper()
 			if err := run.update(r); err != nil {
@@ -276,6 +275,27 @@ func TestCgroupUpdate(t *testing.T) {
 		has(memoryMax, fmt.Sprint(limit), fmt.Sprint(limit))
 		has(both, fmt.Sprint(swap), fmt.Sprint(swap-limit))
 		has(weight, "512", "59") // runc's conversion
+		// What was set before the start is not set back by it, and what was set while it stands still not by the rest.
+		processes := int64(300)
+		update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &processes}})
+		run.Start()
+		run.WaitOutput("ready", runLimit)
+		has(pidsMax, "300", "300")
+		ctx, cancel := private.within(callLimit)
+		defer cancel()
+		eventually(t, callLimit, "pause", func() error { return run.Task.Pause(ctx) })
+		processes = 400
+		update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &processes}})
+		if status, err := run.Task.Status(ctx); err != nil || status.Status != containerd.Paused {
+			t.Errorf("after an update the paused task is %v, %v", status, err)
+		}
+		if err := run.Task.Resume(ctx); err != nil {
+			run.fatal("resume: %v", err)
+		}
+		has(pidsMax, "400", "400")
+		if got := run.Exec("true"); got.Code != 0 {
+			t.Errorf("exec: %+v", got)
+		}
 
 		none, one, zero := int64(-1), int64(1), int64(0)
 		const unlimited = "9223372036854771712" // the most of v1, in pages
