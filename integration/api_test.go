@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	cgroup1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	cgroup2 "github.com/containerd/cgroups/v3/cgroup2/stats"
@@ -23,6 +24,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sys/unix"
 )
 
 // What a client of containerd can ask of a task, beyond starting and ending it.
@@ -105,6 +107,28 @@ func TestStreamURIs(t *testing.T) {
 				t.Errorf("got %q and %q", out, err)
 			}
 		})
+		t.Run("fifo", func(t *testing.T) {
+			read := map[string]<-chan string{}
+			streams := map[string]string{}
+			for _, name := range []string{"out", "err"} {
+				path := file("fifo-" + name)
+				if err := unix.Mkfifo(path, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				text := make(chan string, 1)
+				go func() {
+					content, err := os.ReadFile(path)
+					text <- fmt.Sprint(string(content), err)
+				}()
+				read[name], streams[name] = text, "fifo://"+path
+			}
+			run(fixedIO{Stdout: streams["out"], Stderr: streams["err"]})
+			for name, text := range read {
+				if got, want := <-text, name+"\n<nil>"; got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
+		})
 		for scheme, path := range map[string]string{"binary": v1, "binary-v2": v2} {
 			t.Run(scheme, func(t *testing.T) {
 				to := file(scheme)
@@ -177,6 +201,8 @@ func TestRuntimeOptions(t *testing.T) {
 		"SystemdCgroup":         {&options.Options{SystemdCgroup: true}, []string{"SystemdCgroup", "systemd"}},
 		"SystemdCgroup in TOML": {&runtimeoptions.Options{ConfigBody: []byte("SystemdCgroup = true\n")}, []string{"SystemdCgroup", "systemd"}},
 		"BinaryName in TOML":    {&runtimeoptions.Options{ConfigBody: []byte("BinaryName = \"crun\"\n")}, []string{"BinaryName", `"crun"`, "remove"}},
+		"checkpoints":           {&options.Options{CriuWorkPath: "/work"}, []string{"CriuWorkPath", `"/work"`, "remove"}},
+		"unknown key in TOML":   {&runtimeoptions.Options{ConfigBody: []byte("ShimCgroups = \"/shims\"\n")}, []string{`"ShimCgroups"`, `"ShimCgroup"`}},
 		"no TOML":               {&runtimeoptions.Options{ConfigBody: []byte("{")}, []string{"ConfigBody"}},
 		"no file":               {&runtimeoptions.Options{ConfigPath: "/no/such/file"}, []string{"ConfigPath", "/no/such/file"}},
 		"no such option":        {&runtimeoptions.Options{ConfigBody: []byte("[rich]\ninti = \"systemd\"\n")}, []string{"inti", `"init"`}},
@@ -217,6 +243,37 @@ func TestRuntimeOptions(t *testing.T) {
 		}
 		compare()
 	})
+}
+
+// containerd can ask for shims whose processes share no core with those of others.
+func TestSchedCore(t *testing.T) {
+	t.Parallel()
+	of := newest
+	of.config = strings.Replace(of.config, "  socket_dir =", "  env = [\"SCHED_CORE=1\"]\n  socket_dir =", 1)
+	d := of.start(t)
+	run, err := tryTask(t, imageScratch, withDaemon(d), withInit("none"), withArgs("/hello", "sleep"))
+	if _, own := schedCore(os.Getpid()); own != nil {
+		// The kernel cannot, or there is no need.
+		expectError(t, err, []string{"SCHED_CORE", "CONFIG_SCHED_CORE", own.Error()})
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie, err := schedCore(int(run.Task.Pid()))
+	if err != nil || cookie == 0 {
+		t.Errorf("the container's group is %d, %v", cookie, err)
+	}
+	other := newTask(t, imageScratch, withDaemon(d), withInit("none"), withArgs("/hello", "sleep"))
+	if got, err := schedCore(int(other.Task.Pid())); err != nil || got == cookie {
+		t.Errorf("another container's group is %d, %v, as the first one's", got, err)
+	}
+}
+
+// schedCore tells the group of a process for core scheduling, 0 if it has none.
+func schedCore(pid int) (cookie uint64, err error) {
+	err = unix.Prctl(unix.PR_SCHED_CORE, unix.PR_SCHED_CORE_GET, uintptr(pid), unix.PR_SCHED_CORE_SCOPE_THREAD, uintptr(unsafe.Pointer(&cookie)))
+	return cookie, err
 }
 
 func TestRuntimeInfo(t *testing.T) {

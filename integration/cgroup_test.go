@@ -9,13 +9,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	cgroup1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	cgroup2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/containerd/api/types/runc/options"
+	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/runtime"
@@ -235,6 +240,327 @@ func TestCgroupLimits(t *testing.T) {
 		run.Delete()
 		if left := run.cgroupsOf(); len(left) > 0 {
 			t.Errorf("left: %v", left)
+		}
+	})
+}
+
+// An update resets what contradicts it, as runc update does: limits of the spec that it does not mention.
+func TestCgroupUpdate(t *testing.T) {
+	t.Parallel()
+	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {
+		limit, swap, shares := int64(160<<20), int64(200<<20), uint64(512)
+		run := newTask(t, v.image, v.with(withResources(func(r *specs.LinuxResources) {
+			r.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &swap}
+			r.CPU = &specs.LinuxCPU{Shares: &shares}
+		}), withArgs("sh", "-c", ready+"exec sleep infinity"))...)
+		update := func(r *specs.LinuxResources) {
+			t.Helper()
+			if err := run.update(r); err != nil {
+				run.fatal("update: %v", err)
+			}
+		}
+		has := func(f limitFile, v1, v2 string) {
+			t.Helper()
+			want := v1
+			if unified() {
+				want = v2
+			}
+			if got := run.limit(f); got != want {
+				t.Errorf("%s%s is %s, want %s", f.v1, f.v2, got, want)
+			}
+		}
+		both := limitFile{"memory", "memory.memsw.limit_in_bytes", "memory.swap.max"}
+		weight := limitFile{"cpu", "cpu.shares", "cpu.weight"}
+		idle := limitFile{"cpu", "cpu.idle", "cpu.idle"}
+		has(memoryMax, fmt.Sprint(limit), fmt.Sprint(limit))
+		has(both, fmt.Sprint(swap), fmt.Sprint(swap-limit))
+		has(weight, "512", "59") // runc's conversion
+		// What was set before the start is not set back by it, and what was set while it stands still not by the rest.
+		processes := int64(300)
+		update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &processes}})
+		run.Start()
+		run.WaitOutput("ready", runLimit)
+		has(pidsMax, "300", "300")
+		ctx, cancel := private.within(callLimit)
+		defer cancel()
+		eventually(t, callLimit, "pause", func() error { return run.Task.Pause(ctx) })
+		processes = 400
+		update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &processes}})
+		if status, err := run.Task.Status(ctx); err != nil || status.Status != containerd.Paused {
+			t.Errorf("after an update the paused task is %v, %v", status, err)
+		}
+		if err := run.Task.Resume(ctx); err != nil {
+			run.fatal("resume: %v", err)
+		}
+		has(pidsMax, "400", "400")
+		if got := run.Exec("true"); got.Code != 0 {
+			t.Errorf("exec: %+v", got)
+		}
+
+		none, one, zero := int64(-1), int64(1), int64(0)
+		const unlimited = "9223372036854771712" // the most of v1, in pages
+		update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &none}})
+		has(memoryMax, unlimited, "max")
+		has(both, unlimited, "max")
+		has(weight, "512", "59")
+		update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: &one}})
+		has(idle, "1", "1")
+		update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}})
+		has(memoryMax, fmt.Sprint(limit), fmt.Sprint(limit))
+		has(both, unlimited, "max")
+		has(idle, "1", "1")
+		other := uint64(2048)
+		update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: &zero}})
+		has(idle, "0", "0")
+		update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &other}, Memory: &specs.LinuxMemory{Swap: &swap}})
+		has(both, fmt.Sprint(swap), fmt.Sprint(swap-limit))
+		if got := run.limit(weight); got != "2048" && !unified() || got == "59" || got == "0" {
+			t.Errorf("the shares are %s", got)
+		}
+
+		err := run.update(&specs.LinuxResources{Unified: map[string]string{"memory.high": fmt.Sprint(limit / 2)}})
+		if !unified() {
+			if err == nil {
+				t.Error("values for cgroup v2 were accepted on v1")
+			}
+			has(memoryMax, fmt.Sprint(limit), "")
+		} else {
+			if err != nil {
+				t.Errorf("update: %v", err)
+			}
+			has(limitFile{"memory", "", "memory.high"}, "", fmt.Sprint(limit/2))
+		}
+		run.Kill(syscall.SIGKILL)
+		run.Wait(runLimit)
+		run.Delete()
+	})
+}
+
+// Both kinds of options can name a cgroup for the shim.
+func TestCgroupShim(t *testing.T) {
+	t.Parallel()
+	// Not in all hierarchies of v1: a new cgroup has no processors, and takes no process.
+	points := []string{filepath.Join(cgroupRoot, "memory"), filepath.Join(cgroupRoot, "pids")}
+	if unified() {
+		points = []string{cgroupRoot}
+	}
+	for name, options := range map[string]func(path string) any{
+		"runc": func(path string) any { return &options.Options{ShimCgroup: path} },
+		"TOML": func(path string) any {
+			return &runtimeoptions.Options{ConfigBody: fmt.Appendf(nil, "ShimCgroup = %q\n[rich]\ninit = \"dumb-init\"\n", path)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			id := newID(t)
+			path := private.cgroup() + "/shim-" + id
+			for _, point := range points {
+				dir := filepath.Join(point, path)
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if err := poll(runLimit, func() error { return os.Remove(dir) }); err != nil {
+						t.Error(err) // the shim should be gone
+					}
+				}()
+			}
+			run := startTask(t, imageBookworm, withID(id), withRuntimeOptions(options(path)), withArgs("sleep", "1000"))
+			found := shims(t, id)
+			if len(found) != 1 {
+				t.Fatalf("the shims are %v", found)
+			}
+			joined := 0
+			for _, line := range readLines(t, fmt.Sprintf("/proc/%d/cgroup", found[0])) {
+				if strings.HasSuffix(line, path) {
+					joined++
+				}
+			}
+			if joined < len(points) {
+				t.Errorf("the shim is in\n%s", readFile(t, fmt.Sprintf("/proc/%d/cgroup", found[0])))
+			}
+			run.Kill(syscall.SIGKILL)
+			run.Wait(runLimit)
+			run.Delete()
+		})
+		t.Run(name+" that is not there", func(t *testing.T) {
+			t.Parallel()
+			_, err := tryTask(t, imageBookworm, withRuntimeOptions(options("/no/such/cgroup")), withArgs("sleep", "1000"))
+			expectError(t, err, []string{"ShimCgroup", "/no/such/cgroup"})
+		})
+	}
+}
+
+// foreignDevice is one that no container may use by its spec: /dev/fuse.
+const foreignDevice = "10 229"
+
+// mayUse tells whether the container may open the foreign device, which need not exist.
+func (r *task) mayUse() bool {
+	r.t.Helper()
+	got := r.ExecAs(byOperator, "sh", "-c", "rm -f /dev/foreign; mknod /dev/foreign c "+foreignDevice+" && head -c 0 /dev/foreign")
+	if got.Code != 0 && !strings.Contains(got.Stderr, "cannot open") {
+		r.fatal("open the foreign device: %+v", got)
+	}
+	return !strings.Contains(got.Stderr, "Operation not permitted")
+}
+
+// allowDevices adds to the container's rules what the host's administrator, or the hook of a GPU's vendor, may add.
+func (r *task) allowDevices() {
+	r.t.Helper()
+	if !unified() {
+		rule := "c " + strings.ReplaceAll(foreignDevice, " ", ":") + " rwm"
+		if err := os.WriteFile(filepath.Join(cgroupRoot, "devices", private.cgroup(), r.ID, "devices.allow"), []byte(rule), 0); err != nil {
+			r.t.Fatal(err)
+		}
+		return
+	}
+	dir, err := os.Open(r.devicesCgroup())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer dir.Close()
+	attached, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: ebpf.AttachCGroupDevice})
+	if err != nil || len(attached.Programs) != 1 {
+		r.t.Fatalf("the programs with the rules are %+v, %v", attached, err)
+	}
+	old, err := ebpf.NewProgramFromID(attached.Programs[0].ID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer old.Close()
+	all, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupDevice, License: "MIT", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer all.Close()
+	if err := errors.Join(
+		link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(dir.Fd()), Program: all, Attach: ebpf.AttachCGroupDevice, Flags: unix.BPF_F_ALLOW_MULTI}),
+		link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: old, Attach: ebpf.AttachCGroupDevice}),
+	); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// devicesCgroup is the cgroup with the rules for devices, on cgroup v2.
+func (r *task) devicesCgroup() string {
+	own := r.ownCgroup()
+	if _, err := os.Stat(own); err != nil {
+		return filepath.Dir(own) // it may not write to its cgroups, and has none around it
+	}
+	return own
+}
+
+// An update leaves rules for devices alone that others have added, one that is refused does as well, and processes can be
+// started afterwards.
+func TestCgroupDevices(t *testing.T) {
+	t.Parallel()
+	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {
+		run := startTask(t, v.image, v.with(withMemory(160<<20), withArgs("sh", "-c", ready+"exec sleep infinity"))...)
+		run.WaitOutput("ready", runLimit)
+		if v.init == "systemd" {
+			run.booted()
+		}
+		if run.mayUse() {
+			t.Fatal("the device is allowed from the beginning")
+		}
+		run.allowDevices()
+		if !run.mayUse() {
+			t.Fatal("the device is not allowed by hand")
+		}
+		for _, limit := range []int64{192 << 20, 208 << 20} {
+			if err := run.update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}); err != nil {
+				run.fatal("update: %v", err)
+			}
+			if got := run.limit(memoryMax); got != fmt.Sprint(limit) {
+				t.Errorf("memory is limited to %s, want %d", got, limit)
+			}
+			if !run.mayUse() {
+				t.Error("after an update the device is not allowed any more")
+			}
+		}
+		pids := int64(170)
+		if err := run.update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}, CPU: &specs.LinuxCPU{Cpus: "4000"}}); err == nil {
+			t.Error("there are no 4000 CPUs, but the update was accepted")
+		}
+		if !run.mayUse() {
+			t.Error("after an update that was refused the device is not allowed any more")
+		}
+		if got := run.limit(memoryMax); got != fmt.Sprint(208<<20) {
+			t.Errorf("memory is limited to %s after an update that was refused", got)
+		}
+		// All at once, so that they are started by several handles of libcontainer.
+		var all sync.WaitGroup
+		for range 6 {
+			all.Go(func() {
+				if got, err := run.TryExec(byOperator, "true"); err != nil || got.Code != 0 {
+					t.Errorf("exec: %+v, %v", got, err)
+				}
+			})
+		}
+		all.Wait()
+		run.Kill(syscall.SIGKILL)
+		run.Wait(runLimit)
+		run.Delete()
+	})
+}
+
+// What libcontainer raises in the shim to set rules for devices is not inherited: the limits of all that the shim starts are
+// those with which containerd has started it.
+func TestCgroupRlimits(t *testing.T) {
+	t.Parallel()
+	const limits = "cat /proc/self/limits"
+	dir := t.TempDir()
+	logger := filepath.Join(dir, "logger")
+	if err := os.WriteFile(logger, []byte("#!/bin/sh\ncat /proc/self/limits >$1.part\nmv $1.part $1\nexec 5>&-\nexec cat <&3 >/dev/null\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	forEach(t, []variant{plain, dumbInit, systemdBookworm}, func(t *testing.T, v variant) {
+		group := newID(t)
+		opts := func(script string) []taskOption {
+			return v.with(withAnnotation("io.containerd.runc.v2.group", group), withProcess(func(p *specs.Process) { p.Rlimits = nil }), withArgs("sh", "-c", script))
+		}
+		run := startTask(t, v.image, append(opts(limits+"; "+ready+idle), withID(group))...)
+		run.WaitOutput("ready\n", runLimit)
+		first, _, _ := strings.Cut(run.Stdout.String(), "ready\n")
+		locked := func(text string) string {
+			for line := range strings.Lines(text) {
+				if strings.HasPrefix(line, "Max locked memory") {
+					return line
+				}
+			}
+			return "no locked memory in " + text
+		}
+		if got, want := locked(first), locked(readFile(t, fmt.Sprintf("/proc/%d/limits", private.command.Process.Pid))); got != want {
+			t.Errorf("got %q, want containerd's %q", got, want)
+		}
+		exec := func() {
+			t.Helper()
+			if got := run.Exec("sh", "-c", limits); got.Stdout != first {
+				t.Errorf("an exec has\n%swant\n%s", got.Stdout, first)
+			}
+		}
+		exec()
+		file := filepath.Join(dir, v.name)
+		second := newTask(t, v.image, opts(limits+" >/limits; "+ready+idle)...)
+		second.replace(fixedIO{Stdout: "binary://" + logger + "?" + file}.create)
+		second.Start()
+		eventually(t, runLimit, "the second container's limits", func() error {
+			if got := second.Exec("cat", "/limits"); got.Stdout != first {
+				return fmt.Errorf("it has\n%swant\n%s", got.Stdout, first)
+			}
+			return nil
+		})
+		if got := readFile(t, file); got != strings.TrimSpace(first) {
+			t.Errorf("a logging program has\n%s\nwant\n%s", got, first)
+		}
+		if got := shims(t, run.ID, second.ID); len(got) != 1 {
+			t.Errorf("the shims are %v, want one", got)
+		}
+		exec()
+		for _, r := range []*task{second, run} {
+			r.Kill(syscall.SIGKILL)
+			r.Wait(runLimit)
+			r.Delete()
 		}
 	})
 }

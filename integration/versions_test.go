@@ -82,7 +82,7 @@ var releases = []release{
 func (r release) line() string { return strings.TrimPrefix(r.name, "containerd-") }
 
 func (r release) binary() string {
-	if r == newest {
+	if r.name == newest.name {
 		return buildPath("tools/containerd")
 	}
 	return buildPath("tools/" + r.name + "/containerd")

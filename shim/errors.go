@@ -16,8 +16,7 @@ func toRPC(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, libcontainer.ErrNotRunning), errors.Is(err, libcontainer.ErrNotExist),
-		errors.Is(err, os.ErrProcessDone), errors.Is(err, unix.ESRCH):
+	case isOver(err):
 		err = withClass(err, errdefs.ErrNotFound)
 	case errors.Is(err, libcontainer.ErrExist):
 		err = withClass(err, errdefs.ErrAlreadyExists)
@@ -28,6 +27,16 @@ func toRPC(err error) error {
 	}
 	// Flat, as containerd would print the parts of a tree one by one.
 	return errgrpc.ToGRPC(flat{err, errdefs.Resolve(err)})
+}
+
+// isOver reports whether an error says that what it is about has ended.
+func isOver(err error) bool {
+	for _, over := range []error{libcontainer.ErrNotRunning, libcontainer.ErrNotExist, os.ErrProcessDone, unix.ESRCH} {
+		if errors.Is(err, over) {
+			return true
+		}
+	}
+	return false
 }
 
 // flat is an error's text with the one class that counts.

@@ -11,6 +11,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -22,7 +23,8 @@ import (
 const maxForwarded = 31
 
 // Kill sends a signal to a task or to one of its execs. A request for all
-// processes gets no more than that: the end of pid 1 is the end of all.
+// processes gets no more than that: the end of pid 1 is the end of all. After
+// that end it is fulfilled.
 func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
 	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
@@ -30,7 +32,9 @@ func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, 
 	}
 	sig := syscall.Signal(r.Signal)
 	if r.ExecID == "" {
-		err = c.kill(sig)
+		if err = c.kill(sig); r.All && (isOver(err) || errdefs.IsNotFound(err)) {
+			err = nil
+		}
 	} else {
 		err = p.kill(sig)
 	}

@@ -3,25 +3,41 @@ package shim
 /*
 #include <sys/resource.h>
 
-static struct rlimit rich_nofile;
+static struct rlimit rich_nofile, rich_memlock;
 
 // The Go runtime raises the soft limit of open files before any Go code of
-// ours runs, and gives children the old one back.
-__attribute__((constructor)) static void rich_remember_nofile(void)
+// ours runs, and gives children the old one back. libcontainer raises both
+// limits of locked memory, for the kernels before 5.11 that count there the
+// rules for devices of cgroup v2, and children get that.
+__attribute__((constructor)) static void rich_remember_limits(void)
 {
 	getrlimit(RLIMIT_NOFILE, &rich_nofile);
+	getrlimit(RLIMIT_MEMLOCK, &rich_memlock);
 }
 
 static unsigned long long rich_soft_nofile(void)
 {
 	return rich_nofile.rlim_cur;
 }
+
+static unsigned long long rich_soft_memlock(void)
+{
+	return rich_memlock.rlim_cur;
+}
+
+static unsigned long long rich_hard_memlock(void)
+{
+	return rich_memlock.rlim_max;
+}
 */
 import "C"
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/launch"
@@ -39,10 +55,59 @@ func inheritedLimits() ([]launch.Rlimit, error) {
 		if err := unix.Getrlimit(resource, &l); err != nil {
 			return nil, fmt.Errorf("get rlimit %d: %w", resource, err)
 		}
-		if resource == unix.RLIMIT_NOFILE {
+		switch resource {
+		case unix.RLIMIT_NOFILE:
 			l.Cur = uint64(C.rich_soft_nofile())
+		case unix.RLIMIT_MEMLOCK:
+			l = memlock()
 		}
 		out = append(out, launch.Rlimit{Resource: resource, Soft: l.Cur, Hard: l.Max})
 	}
 	return out, nil
+}
+
+// memlock is the limit of locked memory that this process was started with.
+func memlock() unix.Rlimit {
+	return unix.Rlimit{Cur: uint64(C.rich_soft_memlock()), Max: uint64(C.rich_hard_memlock())}
+}
+
+// withMemlock adds that limit to those of a process, if they do not name it:
+// the process would have what this one has at that moment.
+func withMemlock(limits []configs.Rlimit) []configs.Rlimit {
+	if slices.ContainsFunc(limits, func(l configs.Rlimit) bool { return l.Type == unix.RLIMIT_MEMLOCK }) {
+		return limits
+	}
+	had := memlock()
+	return append(limits, configs.Rlimit{Type: unix.RLIMIT_MEMLOCK, Soft: had.Cur, Hard: had.Max})
+}
+
+// memlockRaised is what libcontainer makes of the limit.
+var memlockRaised = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+
+// raisers are the starts of containers during which the limit must not be
+// lowered: libcontainer may be about to need it.
+var raisers struct {
+	mu sync.Mutex
+	n  int
+}
+
+// keepMemlock is called before libcontainer may raise the limit, and lower
+// when it does not need that any more. The limit becomes what it was, for the
+// programs of the host that this process starts: hooks, and what takes a
+// container's output.
+func keepMemlock() (lower func()) {
+	raisers.mu.Lock()
+	defer raisers.mu.Unlock()
+	raisers.n++
+	return func() {
+		raisers.mu.Lock()
+		defer raisers.mu.Unlock()
+		raisers.n--
+		var now unix.Rlimit
+		if raisers.n > 0 || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now) != nil || now != memlockRaised {
+			return
+		}
+		had := memlock()
+		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &had) // it is not higher
+	}
 }

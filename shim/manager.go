@@ -8,14 +8,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/pkg/schedcore"
 	containerd "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -111,16 +112,32 @@ func listen(address string) (*net.UnixListener, error) {
 	return containerd.NewSocket(address)
 }
 
+// schedCoreEnv is the variable with which containerd asks for a shim whose
+// processes share no processor core with others at the same time
+// (containerd's docs/runtime-v2.md).
+const schedCoreEnv = "SCHED_CORE"
+
+// isOn reports whether a variable is set, and not to a word for no.
+func isOn(value string) bool {
+	on, err := strconv.ParseBool(value)
+	return value != "" && (on || err != nil)
+}
+
 // settle puts this process, a new shim, where the options want it.
 func settle(params *bootapi.BootstrapParams) error {
 	pid := os.Getpid()
-	var opts options.Options
-	if _, err := params.FindExtension(&opts); err != nil {
-		return fmt.Errorf("read runtime options: %w", err)
+	if value := os.Getenv(schedCoreEnv); isOn(value) {
+		// The kernel's own words are "invalid argument".
+		if err := schedcore.Create(schedcore.ThreadGroup); err != nil {
+			return fmt.Errorf("environment variable %s: value %q: make a group for core scheduling: %w; it needs a kernel with CONFIG_SCHED_CORE and a processor with SMT switched on",
+				schedCoreEnv, value, err)
+		}
 	}
-	if opts.ShimCgroup != "" {
-		if err := join(opts.ShimCgroup, pid); err != nil {
-			return fmt.Errorf("runtime option ShimCgroup: value %q: %w", opts.ShimCgroup, err)
+	// What is wrong with the options is said by Create, whose errors have a
+	// class.
+	if opts, err := bootstrapOptions(params); err == nil && opts.shimCgroup != "" {
+		if err := join(opts.shimCgroup, pid); err != nil {
+			return fmt.Errorf("runtime option ShimCgroup: value %q: %w", opts.shimCgroup, err)
 		}
 	}
 	if err := containerd.AdjustOOMScore(pid); err != nil {

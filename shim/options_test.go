@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
 	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -40,6 +42,22 @@ func TestParseOptions(t *testing.T) {
 		{"no file", &runtimeoptions.Options{ConfigPath: "/nowhere"}, handlerOptions{}, "ConfigPath"},
 		{"no TOML", &runtimeoptions.Options{ConfigBody: []byte("{")}, handlerOptions{}, "ConfigBody"},
 		{"bad table", &runtimeoptions.Options{ConfigBody: []byte("[rich]\ninit = 1.5\n")}, handlerOptions{}, "table rich"},
+		{"shim's cgroup", &options.Options{ShimCgroup: "/shims"}, handlerOptions{shimCgroup: "/shims"}, ""},
+		{"shim's cgroup by CRI", &runtimeoptions.Options{ConfigBody: []byte("ShimCgroup = '/shims'\n")}, handlerOptions{shimCgroup: "/shims"}, ""},
+		{
+			"all that containerd's own configuration has for runc",
+			&runtimeoptions.Options{ConfigBody: []byte("BinaryName = ''\nCriuImagePath = ''\nCriuWorkPath = ''\nIoGid = 0\nIoUid = 0\nNoNewKeyring = false\nNoPivotRoot = false\nRoot = ''\nShimCgroup = ''\nSystemdCgroup = true\n")},
+			handlerOptions{systemdCgroup: true},
+			"",
+		},
+		{"what containerd reads itself", &runtimeoptions.Options{ConfigBody: []byte("TypeUrl = 'x'\nTaskApiVersion = 3\n")}, handlerOptions{}, ""},
+		{"case", &runtimeoptions.Options{ConfigBody: []byte("systemdcgroup = true\n")}, handlerOptions{systemdCgroup: true}, ""},
+		{"streams' owner", &runtimeoptions.Options{ConfigBody: []byte("IoUid = 1234\n")}, handlerOptions{}, ""},
+		{"checkpoints", &options.Options{CriuWorkPath: "/w"}, handlerOptions{}, `CriuWorkPath: value "/w"`},
+		{"checkpoints by CRI", &runtimeoptions.Options{ConfigBody: []byte("CriuImagePath = '/w'\n")}, handlerOptions{}, `CriuImagePath: value "/w"`},
+		{"typing error", &runtimeoptions.Options{ConfigBody: []byte("SystemdCgroups = true\n")}, handlerOptions{}, `unknown option "SystemdCgroups", the nearest known one is "SystemdCgroup"`},
+		{"outside the table", &runtimeoptions.Options{ConfigBody: []byte("init = 'systemd'\n")}, handlerOptions{}, "belong in the table rich"},
+		{"bad value", &runtimeoptions.Options{ConfigBody: []byte("SystemdCgroup = 'yes'\n")}, handlerOptions{}, "ConfigBody"},
 		{"foreign", &emptypb.Empty{}, handlerOptions{}, "want"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -61,5 +79,31 @@ func TestParseOptions(t *testing.T) {
 				t.Errorf("got %+v, %v; want %+v", got, err, tc.want)
 			}
 		})
+	}
+}
+
+func TestBootstrapOptions(t *testing.T) {
+	for name, message := range map[string]proto.Message{
+		"runc": &options.Options{ShimCgroup: "/shims"},
+		"CRI":  &runtimeoptions.Options{ConfigBody: []byte("ShimCgroup = '/shims'\n")},
+	} {
+		params := &bootapi.BootstrapParams{}
+		if err := params.AddExtension(message); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := bootstrapOptions(params); err != nil || got.shimCgroup != "/shims" {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+	if got, err := bootstrapOptions(&bootapi.BootstrapParams{}); err != nil || !reflect.DeepEqual(got, handlerOptions{}) {
+		t.Errorf("none: got %+v, %v", got, err)
+	}
+}
+
+func TestIsOn(t *testing.T) {
+	for value, want := range map[string]bool{"": false, "0": false, "false": false, "1": true, "true": true, "yes": true} {
+		if got := isOn(value); got != want {
+			t.Errorf("%q: got %v", value, got)
+		}
 	}
 }

@@ -36,7 +36,8 @@ type process struct {
 	giveUp context.CancelCauseFunc
 
 	mu     sync.Mutex
-	io     *stdio // nil until the process is being started
+	io     *stdio  // nil until the process is being started
+	size   winsize // what its terminal is to have then
 	state  tasktypes.Status
 	pid    int
 	status uint32
@@ -55,6 +56,9 @@ func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error
 	}
 	p.mu.Lock()
 	p.io = io
+	if io.tty != nil {
+		io.tty.rows, io.tty.cols = p.size.rows, p.size.cols
+	}
 	p.mu.Unlock()
 	if uid != 0 || gid != 0 {
 		return io.chown(uid, gid)
@@ -161,6 +165,7 @@ func newLibcontainerProcess(spec *specs.Process) (*libcontainer.Process, error) 
 		}
 		p.Rlimits = append(p.Rlimits, configs.Rlimit{Type: resource, Soft: l.Soft, Hard: l.Hard})
 	}
+	p.Rlimits = withMemlock(p.Rlimits)
 	var err error
 	p.CPUAffinity, err = configs.ConvertCPUAffinity(spec.ExecCPUAffinity)
 	return p, err
@@ -188,6 +193,7 @@ func (p *process) run(ctx context.Context, children *children, lc *libcontainer.
 		}
 		defer console.close()
 		p.proc.ConsoleSocket = console.theirs
+		p.io.tty.announce(p.proc)
 	} else {
 		p.connect()
 	}

@@ -6,7 +6,7 @@ import (
 	"math"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runc/libcontainer"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -16,15 +16,35 @@ func (s *service) ResizePty(_ context.Context, r *task.ResizePtyRequest) (*empty
 	if err != nil {
 		return nil, toRPC(err)
 	}
-	streams := p.stdio()
-	if streams == nil || streams.tty == nil {
-		if p.streams.terminal {
-			return nil, toRPC(fmt.Errorf("resize: the process is not started: %w", errdefs.ErrFailedPrecondition))
-		}
-		return empty, nil
-	}
-	if err := streams.tty.resize(uint16(min(r.Height, math.MaxUint16)), uint16(min(r.Width, math.MaxUint16))); err != nil {
+	if err := p.resize(winsize{uint16(min(r.Height, math.MaxUint16)), uint16(min(r.Width, math.MaxUint16))}); err != nil {
 		return nil, toRPC(fmt.Errorf("resize: %w", err))
 	}
 	return empty, nil
+}
+
+// winsize is the size of a terminal in characters.
+type winsize struct{ rows, cols uint16 }
+
+// resize keeps the size for a process that has no terminal yet.
+func (p *process) resize(to winsize) error {
+	p.mu.Lock()
+	streams := p.io
+	if streams == nil {
+		p.size = to
+	}
+	p.mu.Unlock()
+	if streams == nil || streams.tty == nil {
+		return nil
+	}
+	return streams.tty.resize(to.rows, to.cols)
+}
+
+// announce has libcontainer make a process's terminal with the size that is
+// kept: set after the start, it would come too late for what looks at it once.
+func (t *terminal) announce(p *libcontainer.Process) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rows != 0 || t.cols != 0 {
+		p.ConsoleHeight, p.ConsoleWidth = t.rows, t.cols
+	}
 }

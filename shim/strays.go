@@ -63,7 +63,12 @@ func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *lib
 	list := fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid())
 	over := make(chan struct{})
 	watch := context.AfterFunc(ctx, func() { c.abort(list, over) })
+	lower := func() {}
+	if p.Init {
+		lower = keepMemlock()
+	}
 	err := lc.Start(p)
+	lower()
 	close(over)
 	watch()
 	if err != nil && ctx.Err() != nil {
