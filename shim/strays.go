@@ -130,30 +130,52 @@ func (c *children) reap() {
 // strays lists the children of this process that nobody owns, and whether
 // they are dead.
 func (c *children) strays() map[int]bool {
+	found := map[int]bool{}
+	for _, pid := range ownChildren() {
+		c.mu.Lock()
+		_, owned := c.owned[pid]
+		c.mu.Unlock()
+		if name, fields := procStat(pid); !owned && strings.HasPrefix(name, stageName) && len(fields) > 0 {
+			found[pid] = fields[0] == "Z"
+		}
+	}
+	return found
+}
+
+// ownChildren lists the children of this process.
+func ownChildren() (pids []int) {
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
 		return nil
 	}
-	found := map[int]bool{}
 	for _, list := range lists {
 		data, err := os.ReadFile(list)
 		if err != nil {
 			continue // a thread that has ended has no children
 		}
 		for _, field := range strings.Fields(string(data)) {
-			pid, err := strconv.Atoi(field)
-			if err != nil {
-				continue
-			}
-			c.mu.Lock()
-			_, owned := c.owned[pid]
-			c.mu.Unlock()
-			if name, fields := procStat(pid); !owned && strings.HasPrefix(name, stageName) && len(fields) > 0 {
-				found[pid] = fields[0] == "Z"
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
 			}
 		}
 	}
-	return found
+	return pids
+}
+
+// killStarting kills the processes of a start that is going on: the children of
+// this process that have the pipe of this inode for their stdout.
+func killStarting(pipe uint64) {
+	for _, pid := range ownChildren() {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		// Only now: before, the number may have become another's.
+		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/1", pid)); err == nil && to == fmt.Sprintf("pipe:[%d]", pipe) {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+		unix.Close(fd)
+	}
 }
 
 // procStat reads proc_pid_stat(5): the name of a process and the fields that
