@@ -53,13 +53,17 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		return nil, fmt.Errorf("connect to containerd's events: %w", err)
 	}
 	sd.RegisterCallback(ev.close)
-	// The library removes the socket as well, but reads its address only
-	// then, and by that time containerd may have removed the bundle.
-	socket, err := containerd.ReadAddress(addressFile)
+	// Not left to the library: that does it when the last event is delivered,
+	// and by the bundle, which containerd may have removed by then.
+	serves, err := containerd.ReadAddress(addressFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the shim's own address: %w", err)
 	}
-	sd.RegisterCallback(func(context.Context) error { return containerd.RemoveSocket(socket) })
+	own, err := socketAt(serves)
+	if err != nil {
+		return nil, fmt.Errorf("find the shim's own socket: %w", err)
+	}
+	sd.RegisterCallback(func(context.Context) error { return own.remove() })
 	// Out of the bundle of the first container: containerd removes it while
 	// others of the group live, and libcontainer cannot do without a working
 	// directory.
