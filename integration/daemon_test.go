@@ -411,3 +411,18 @@ func unmountBelow(dir string) error {
 		return nil
 	})
 }
+
+// Whatever this run was started to ignore, containerd and all that it starts do not.
+func TestDaemonIgnoresNoSignal(t *testing.T) {
+	for _, line := range readLines(t, fmt.Sprintf("/proc/%d/status", private.command.Process.Pid)) {
+		mask, ok := strings.CutPrefix(line, "SigIgn:\t")
+		if !ok {
+			continue
+		}
+		if ignored, err := strconv.ParseUint(mask, 16, 64); err != nil || ignored&(1<<(syscall.SIGHUP-1)|1<<(syscall.SIGINT-1)) != 0 {
+			t.Errorf("it ignores %s, %v", mask, err)
+		}
+		return
+	}
+	t.Error("nothing about it is known")
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/api/events"
 	containerd "github.com/containerd/containerd/v2/client"
@@ -307,4 +308,74 @@ func TestB28DaemonRestart(t *testing.T) {
 		s.run.deleted = true
 	}
 	compare()
+}
+
+// A container that stops all its processes again and again stops also what becomes a hook, before libcontainer is done
+// with it. Nothing takes longer for that than the timeouts say.
+func TestHookStopped(t *testing.T) {
+	t.Parallel()
+	const stopAll = "while :; do kill -STOP -1; sleep 0.001; done"
+	slow := func(h hook) hook { h.Timeout = 2; return h }
+	hostile, harmless := slow(script("setsid sh -c 'sleep 0.02; "+stopAll+"' >/dev/null 2>&1 & exit 0")), slow(script("true"))
+	const bound = 25 * time.Second // two timeouts, two pauses for what does not die, that of the halt, and a busy host
+	within := func(t *testing.T, began time.Time) {
+		t.Helper()
+		if took := time.Since(began); took > patience(bound) {
+			t.Errorf("it took %v", took)
+		}
+	}
+	t.Run("prestart", func(t *testing.T) {
+		t.Parallel()
+		forEach(t, []variant{systemdBookworm, dumbInit, plain}, func(t *testing.T, v variant) {
+			run := newTask(t, v.image, v.with(withRich("halt-timeout", "5s"), withHookOption(t, "prestart", hostile, harmless, harmless, slow(script("sleep 1"))), withArgs("true"))...)
+			log, began := subscribe(t, run.ID), time.Now()
+			ctx, cancel := private.within(callLimit)
+			defer cancel()
+			err := run.Task.Start(ctx)
+			if full := v == systemdBookworm; full != (err == nil) || !full && !strings.Contains(err.Error(), "2s") {
+				t.Errorf("start: %v", err)
+			}
+			code := run.Wait(runLimit)
+			if v == systemdBookworm && code != 125 {
+				t.Errorf("exit status %d", code)
+			}
+			within(t, began)
+			run.Delete()
+			log.Wait(runtime.TaskDeleteEventTopic, runLimit)
+		})
+	})
+	t.Run("poststop", func(t *testing.T) {
+		t.Parallel()
+		n := newNotes(t)
+		run, log := watch(t, imageBookworm, withInit("systemd"), n.mount(), withRich("halt-timeout", "5s"),
+			withHookOption(t, "poststop", hostile, harmless, harmless), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))
+		run.WaitOutput("ready", runLimit)
+		run.booted()
+		began := time.Now()
+		run.Kill(syscall.SIGTERM)
+		run.outcome(log, 5)
+		within(t, began)
+	})
+	// The CMD itself does it, and the hooks run when it is gone.
+	for signal, code := range map[syscall.Signal]int{syscall.SIGTERM: 5, syscall.SIGKILL: 137} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			forEach(t, []variant{systemdBookworm, dumbInit, plain}, func(t *testing.T, v variant) {
+				if v == systemdBookworm && signal == syscall.SIGTERM {
+					t.Skip("the launcher is stopped as well and cannot tell the CMD")
+				}
+				n := newNotes(t)
+				run, log := watch(t, v.image, v.with(n.mount(), withRich("halt-timeout", "5s"), withHookOption(t, "poststop", slow(noteEnd("first")), slow(noteEnd("second"))),
+					withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+stopAll))...)
+				run.WaitOutput("ready", runLimit)
+				began := time.Now()
+				run.Kill(signal)
+				run.outcome(log, code)
+				within(t, began)
+				if !strings.Contains(n.read("log"), "second") {
+					t.Errorf("the hooks noted %q", n.read("log"))
+				}
+			})
+		})
+	}
 }

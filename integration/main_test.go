@@ -38,6 +38,7 @@ func run(m *testing.M) int {
 		return complain("remove what an interrupted run left: %v", err)
 	}
 
+	withDefaultSignals()
 	var err error
 	if private, err = startDaemon(); err != nil {
 		return complain("start containerd: %v", err)
@@ -98,6 +99,18 @@ func stopOnSignal() {
 		removeDaemons()
 		os.Exit(complain("ended by %v", received))
 	}()
+}
+
+// withDefaultSignals lets what this process starts have the default for the signals that it was started to ignore, as under
+// nohup: containerd, the shims and the containers would inherit that, and tests tell what a CMD ignores. A signal that is
+// caught is the default's after an exec, other than one that is ignored.
+func withDefaultSignals() {
+	// Go's runtime catches all the others.
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 }
 
 func envOr(name, otherwise string) string {

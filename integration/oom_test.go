@@ -1,7 +1,11 @@
 package integration
 
 import (
+	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/runtime"
@@ -34,4 +38,53 @@ func TestOOMBeforeExit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A create that fails when pid 1 is there already ends the watch, before the end of the cgroup looks like one more event.
+func TestOOMNoEventOfFailedCreate(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	o.script("agent", "sleep 1000", "memory = \"16m\"")
+	pod := newID(t)
+	pause := startTask(t, imageScratch, withID(pod), podAs(pod, "sandbox", ""), o.with("agent"), withArgs("/hello", "sleep"))
+	files := countFiles(t, pause.shimPID())
+	id := newID(t)
+	log := subscribe(t, id)
+	// The last step is to make the cgroup of the component.
+	taken := filepath.Join("/sys/fs/cgroup/memory", private.cgroup(), id, "rich-agent")
+	if unified() {
+		taken = filepath.Join("/sys/fs/cgroup", private.cgroup(), id, "rich-main")
+	}
+	for range 3 {
+		_, err := tryTask(t, imageBusybox, withID(id), podAs(pod, "container", "app"), withInit("dumb-init"), o.with("agent"),
+			withHook("createRuntime", shellHook("mkdir "+taken)))
+		if err == nil || !strings.Contains(err.Error(), "file exists") {
+			t.Fatalf("got %v, want that the cgroup is taken", err)
+		}
+		ctx, cancel := private.within(callLimit)
+		defer cancel()
+		if err := private.client.ContainerService().Delete(ctx, id); err != nil {
+			t.Error(err)
+		}
+		if err := private.client.SnapshotService("overlayfs").Remove(ctx, id); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, runLimit, "the files of the shim", func() error {
+		if now := countFiles(t, pause.shimPID()); now > files {
+			return fmt.Errorf("it has %d open, had %d", now, files)
+		}
+		return nil
+	})
+	// Whatever there was to tell comes before this.
+	late := newID(t)
+	lateLog := subscribe(t, late)
+	runTask(t, imageBusybox, runLimit, withID(late), podAs(pod, "container", "late"), o.with("agent"), withInit("dumb-init"), withArgs("true"))
+	lateLog.Wait(runtime.TaskDeleteEventTopic, runLimit)
+	if got := log.Topics(); len(got) != 0 {
+		t.Errorf("got events %v", got)
+	}
+	pause.Kill(syscall.SIGKILL)
+	pause.Wait(runLimit)
+	pause.Delete()
 }

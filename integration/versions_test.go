@@ -154,6 +154,52 @@ func TestContainerdVersions(t *testing.T) {
 	}
 }
 
+// A shim that has events left stays for a while after its end, and a new one may listen in its place. This containerd has
+// the sockets where the shim library looks for them by itself.
+func TestShimLeavesSocketOfNext(t *testing.T) {
+	t.Parallel()
+	d := releases[len(releases)-3].start(t)
+	d.image(t, imageBusybox)
+	id := newID(t)
+	opts := []taskOption{withDaemon(d), withID(id), withInit("none"), answering}
+	run := startTask(t, imageBusybox, opts...)
+	run.WaitOutput("ready", runLimit)
+	old := run.shimPID()
+	if err := d.kill(); err != nil {
+		t.Fatal(err)
+	}
+	listen := d.resumeUnheard(t)
+	run.reattach()
+	run.Kill(syscall.SIGKILL)
+	run.Wait(runLimit)
+	run.Delete()
+	next := startTask(t, imageBusybox, opts...)
+	next.WaitOutput("ready", runLimit)
+	if err := syscall.Kill(old, 0); err != nil {
+		t.Fatalf("the shim did not wait for its events to be heard: %v", err)
+	}
+	listen()
+	eventually(t, runLimit, "the end of the shim", func() error {
+		if err := syscall.Kill(old, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("process %d: %w", old, err)
+		}
+		return nil
+	})
+	if err := d.kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.restart(); err != nil {
+		t.Fatal(err)
+	}
+	next.reattach()
+	next.answers(next.Task.Pid())
+	next.Kill(syscall.SIGTERM)
+	if code := next.Wait(runLimit); code != 5 {
+		t.Errorf("exit status %d", code)
+	}
+	next.Delete()
+}
+
 // TestContainerdUpgrade keeps tasks running while their containerd is replaced by the newest one.
 func TestContainerdUpgrade(t *testing.T) {
 	t.Parallel()

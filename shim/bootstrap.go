@@ -85,7 +85,16 @@ func (m *manager) become(params *bootapi.BootstrapParams, program string, listen
 		return nil, err
 	}
 	runtime.GOMAXPROCS(processors)
-	serve := []string{program, "-namespace", params.Namespace, "-id", params.InstanceID, "-address", params.ContainerdGrpcAddress}
+	// The library takes it from nowhere else.
+	if address := params.GetContainerdTtrpcAddress(); address != "" {
+		if err := os.Setenv("TTRPC_ADDRESS", address); err != nil {
+			return nil, err
+		}
+	}
+	// Without -address: nothing needs it but the library, to find out where the
+	// shim listens. It would remove that socket at the very end, when it may be
+	// the next shim's.
+	serve := []string{program, "-namespace", params.Namespace, "-id", params.InstanceID}
 	if params.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG {
 		serve = append(serve, "-debug")
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -35,7 +36,8 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		return nil, toRPC(fmt.Errorf("restore from checkpoint %s: %w", r.Checkpoint, errdefs.ErrNotImplemented))
 	}
 	awaitGrace()
-	if err := s.reserve(r.ID); err != nil {
+	ctx, err := s.reserve(ctx, r.ID)
+	if err != nil {
 		return nil, toRPC(err)
 	}
 	c, err := s.create(ctx, r)
@@ -43,7 +45,6 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		s.drop(r.ID)
 		return nil, toRPC(err)
 	}
-	s.put(r.ID, c)
 	s.events.add(&eventstypes.TaskCreate{
 		ContainerID: r.ID,
 		Bundle:      r.Bundle,
@@ -129,6 +130,9 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		return nil, err
 	}
 	revert.add(func() error { return b.sweep(c.made) })
+	if err := givenUp(ctx); err != nil {
+		return nil, err // the bundle may be about to be removed
+	}
 	if err := mountRootfs(r, c.made.Rootfs); err != nil {
 		return nil, err
 	}
@@ -143,14 +147,50 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		return nil, err
 	}
 	revert.add(c.revertContainer)
-	if err := c.startInit(ctx, r, s.namespace); err != nil {
+	stop := c.killWith(ctx)
+	err = c.startInit(ctx, r, s.namespace)
+	stop()
+	if gone := givenUp(ctx); gone != nil {
+		err = errors.Join(gone, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := errors.Join(c.fence.release(), c.hooks.hold(c.init.pid)); err != nil {
 		return nil, err
 	}
 	c.forget()
+	if err := s.put(ctx, r.ID, c); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// killWith kills what is started of pid 1 while ctx has ended, until stop is
+// called: libcontainer's start of a process cannot be interrupted otherwise.
+// The hooks of the bundle end with it.
+func (c *container) killWith(ctx context.Context) (stop func()) {
+	over, done := make(chan struct{}), make(chan struct{})
+	unused := context.AfterFunc(ctx, func() {
+		defer close(done)
+		for {
+			if err := killCgroups(c.made.Cgroups); err != nil {
+				c.log.WithError(err).Warn("kill the processes of a container that was given up")
+			}
+			// There may be none yet.
+			select {
+			case <-over:
+				return
+			case <-time.After(killPoll):
+			}
+		}
+	})
+	return func() {
+		close(over)
+		if !unused() {
+			<-done
+		}
+	}
 }
 
 // forget drops what only Create needs. The largest part is the list of system
@@ -346,6 +386,10 @@ func (c *container) revertContainer() error {
 	c.components.close()
 	if c.watch != nil {
 		c.watch.close()
+	}
+	c.hooks.release()
+	if c.ooms != nil {
+		c.ooms.stop() // on cgroup v1 the end of the cgroup looks like one more event
 	}
 	if c.init != nil {
 		if _, err := c.init.proc.Pid(); err == nil {

@@ -13,8 +13,11 @@ import (
 )
 
 // Delete removes an ended exec, or a container that has ended or was never
-// started.
-func (s *service) Delete(_ context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
+// started. A Create that still goes on is given up: for containerd it failed.
+func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
+	if r.ExecID == "" {
+		s.giveUp(ctx, r.ID)
+	}
 	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)

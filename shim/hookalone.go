@@ -132,13 +132,21 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 		a.log.WithError(err).Warn("hook failed")
 		return false, err
 	}
-	defer func() {
+	var end hookEnd
+	remove := func() {
 		if derr := destroy(lc); derr != nil {
 			a.log.WithError(derr).WithField("hook", hook.Path).Warn("remove the container of a hook")
 		}
+	}
+	defer func() {
+		if end.stuck {
+			go remove() // its start holds libcontainer's lock
+			return
+		}
+		remove()
 	}()
 	var fault error
-	end := a.runBounded(ctx, hook.Timeout, proc, func(ctx context.Context) error {
+	end = a.runBounded(ctx, hook.Timeout, proc, func(ctx context.Context) error {
 		if err := a.children.start(ctx, lc, proc); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -69,14 +70,17 @@ func (t *pipeTail) close() string {
 // hookEnd is how a hook ended.
 type hookEnd struct {
 	started        bool // a process was started for it
+	stuck          bool // its start has not returned yet
 	stdout, stderr string
 	err            error // nil if it succeeded
 	status         syscall.WaitStatus
 }
 
 // runBounded starts a process of a container and follows it to its end, or kills
-// its process group when ctx ends or the timeout is over. start starts it
-// through the children until then, and leaves nothing of it if it fails.
+// its process group when ctx ends or the timeout is over, which includes the
+// start: processes of the container can stop what becomes the hook. start
+// starts it through the children until then, and leaves nothing of it if it
+// fails.
 func (h *hookSet) runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func(context.Context) error) (end hookEnd) {
 	stdout, err := newPipeTail()
 	if err != nil {
@@ -91,38 +95,83 @@ func (h *hookSet) runBounded(ctx context.Context, timeout time.Duration, proc *l
 	proc.Stdout, proc.Stderr = stdout.writer, stderr.writer
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it had not ended after %v and was killed", timeout))
 	defer cancel()
-	if err := start(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+	run := &hookProcess{children: h.children, proc: proc, started: make(chan error, 1), ended: make(chan syscall.WaitStatus, 1)}
+	go run.begin(ctx, start)
+	var late <-chan time.Time
+	done, starts := ctx.Done(), run.started
+	for {
+		select {
+		case err := <-starts:
+			if err != nil {
+				if end.err = context.Cause(ctx); end.err == nil {
+					end.err = err
+				}
+				return end
+			}
+			end.started, starts = true, nil
+		case end.status = <-run.ended:
+			end.started = true
+			if end.err == nil {
+				end.err = statusError(end.status)
+			}
+			return end
+		case <-done:
+			done = nil
+			end.err = context.Cause(ctx)
+			late = time.After(killWait)
+			run.kill()
+		case <-late:
+			end.stuck = !end.started
+			end.err = fmt.Errorf("%w; it does not die", end.err)
+			return end
 		}
-		return hookEnd{err: err}
 	}
-	pid, err := proc.Pid()
+}
+
+// hookProcess is the process of a hook from its start to its end.
+type hookProcess struct {
+	children *children
+	proc     *libcontainer.Process
+	started  chan error
+	ended    chan syscall.WaitStatus
+
+	mu   sync.Mutex
+	pid int // 0 unless it runs
+}
+
+// begin starts the process and waits for its end.
+func (p *hookProcess) begin(ctx context.Context, start func(context.Context) error) {
+	err := start(ctx)
+	pid := 0
+	if err == nil {
+		pid, err = p.proc.Pid()
+	}
+	p.mu.Lock()
+	if err == nil {
+		p.pid = pid
+	}
+	p.mu.Unlock()
+	p.started <- err
 	if err != nil {
-		return hookEnd{err: err}
+		return
 	}
-	ended := make(chan syscall.WaitStatus, 1)
-	go func() {
-		state, err := h.children.wait(proc)
-		ended <- waitStatus(state, err)
-	}()
-	end.started = true
-	select {
-	case end.status = <-ended:
-		end.err = statusError(end.status)
-		return end
-	case <-ctx.Done():
+	if ctx.Err() != nil {
+		p.kill() // its timeout was over before it was there
 	}
-	// The process leads a session of its own, and so a group.
-	_ = unix.Kill(-pid, unix.SIGKILL)
-	_ = proc.Signal(unix.SIGKILL)
-	end.err = context.Cause(ctx)
-	select {
-	case end.status = <-ended:
-	case <-time.After(killWait):
-		end.err = fmt.Errorf("%w; it does not die", end.err)
+	state, err := p.children.wait(p.proc)
+	p.ended <- waitStatus(state, err)
+}
+
+// kill kills the process. One that is still being started is killed by who
+// starts it.
+func (p *hookProcess) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pid != 0 {
+		// The process leads a session of its own, and so a group.
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
+		_ = p.proc.Signal(unix.SIGKILL)
 	}
-	return end
 }
 
 // statusError says how a process failed.

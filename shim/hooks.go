@@ -282,7 +282,7 @@ func (c *container) runInside(ctx context.Context, hook config.Hook, option stri
 
 // report logs how a hook ended, and says why if it failed.
 func (h *hookSet) report(hook config.Hook, option string, end hookEnd, inspect func() error) error {
-	if end.err != nil && (!end.started || end.status.Exited() && end.status.ExitStatus() == notExecuted) {
+	if end.err != nil && !end.stuck && (!end.started || end.status.Exited() && end.status.ExitStatus() == notExecuted) {
 		if fault := inspect(); fault != nil {
 			end.err = fault
 		}

@@ -18,6 +18,10 @@ import (
 // before it is killed.
 const loggerGrace = 12 * time.Second
 
+// loggerReady is how long a logging program may take to be ready for a request
+// without a time limit of its own.
+var loggerReady = 30 * time.Second
+
 // loggerInfo is what a logging program is told about its container.
 type loggerInfo struct {
 	id, namespace string
@@ -66,11 +70,16 @@ func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, e
 		return nil, errors.Join(err, l.kill())
 	}
 	defer ready.Close()
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, loggerReady, fmt.Errorf("not within %v: %w", loggerReady, context.DeadlineExceeded))
+		defer cancel()
+	}
 	stop := context.AfterFunc(ctx, func() { ready.Close() })
 	defer stop()
 	n, err := ready.Read(make([]byte, 1))
 	if ctx.Err() != nil {
-		return nil, errors.Join(fmt.Errorf("logging program %s is not ready: %w", u.Path, ctx.Err()), l.kill())
+		return nil, errors.Join(fmt.Errorf("logging program %s is not ready: %w", u.Path, context.Cause(ctx)), l.kill())
 	}
 	if u.Scheme == "binary-v2" && n == 0 {
 		return nil, errors.Join(fmt.Errorf("logging program %s ended before it was ready: %w", u.Path, err), l.kill())

@@ -131,7 +131,7 @@ func RunHook(args []string) (bool, int) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	followParent(cancel)
+	follow(os.Getppid(), cancel)
 	err := func() error {
 		// The init of a container passes its connections to the shim on, and
 		// what the hook leaves would keep them open.
@@ -146,6 +146,10 @@ func RunHook(args []string) (bool, int) {
 		if err != nil {
 			return err
 		}
+		var s specs.State
+		if json.Unmarshal(state, &s) == nil && s.Status == specs.StateCreating {
+			follow(s.Pid, cancel) // a Create that is given up kills it
+		}
 		return runHook(ctx, args[1], specs.Hook{Path: args[3], Args: args[4:]}, timeout, state)
 	}()
 	if err != nil {
@@ -155,17 +159,21 @@ func RunHook(args []string) (bool, int) {
 	return true, 0
 }
 
-// followParent calls gone when the process is gone that wants the hook. A
-// parent death signal would not do: it follows the thread, and libcontainer
-// has threads that end.
-func followParent(gone func()) {
-	parent, err := unix.PidfdOpen(os.Getppid(), 0)
+// follow calls gone when a process is gone that a hook is for: the one that
+// started it, or the pid 1 of a container that is being created. A parent death
+// signal would not do: it follows the thread, and libcontainer has threads that
+// end.
+func follow(pid int, gone func()) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		gone()
+	}
 	if err != nil {
 		return // the timeout still holds
 	}
 	go func() {
 		for {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(parent), Events: unix.POLLIN}}, -1)
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
 			if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
 				gone()
 				return
@@ -261,8 +269,12 @@ func (b bundle) runPoststop(m *made, limit time.Duration) error {
 	}
 	hooks := m.Poststop
 	m.Poststop = nil
-	// Before they run: who comes after a crash must not repeat them.
+	// Before they run: who comes after a crash must not repeat them. Without
+	// the directory somebody else has cleaned up, and run them.
 	errs := []error{b.store(madeFile, m)}
+	if errors.Is(errs[0], os.ErrNotExist) {
+		return errs[0]
+	}
 	state := m.State
 	state.Status, state.Pid = specs.StateStopped, 0
 	input, err := json.Marshal(state)

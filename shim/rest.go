@@ -102,9 +102,9 @@ func (a area) split() {
 }
 
 // codeAreas finds the mappings of the program's own file that have never been
-// written to (proc_pid_smaps(5)). Their pages stay in the page cache, which
-// all shims share, and are mapped again by what needs them.
-func codeAreas() (areas []area) {
+// written to. Their pages stay in the page cache, which all shims share, and are
+// mapped again by what needs them.
+func codeAreas() []area {
 	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return nil
@@ -113,19 +113,40 @@ func codeAreas() (areas []area) {
 	if err != nil {
 		return nil
 	}
-	var found *area
+	return unwritten(smaps, program)
+}
+
+// unwritten finds in the text of proc_pid_smaps(5) the mappings of a file that
+// cannot be written to and have no page that differs from the file's. Some were
+// written to once, while the program was loaded (GNU_RELRO): giving these pages
+// back would undo it. They count as anonymous, or as swapped where the host has
+// swapped them out.
+func unwritten(smaps []byte, file string) (areas []area) {
+	var found area
+	needs := map[string]bool{} // the counters of found that have to be 0 and have not been read
 	for s := bufio.NewScanner(bytes.NewReader(smaps)); s.Scan(); {
 		var a area
 		var end uintptr
 		var perms string
 		line := s.Text()
 		if n, _ := fmt.Sscanf(line, "%x-%x %s", &a.start, &end, &perms); n == 3 {
-			found = nil
-			if a.size = end - a.start; strings.HasSuffix(line, " "+program) && !strings.Contains(perms, "w") {
-				found = &a
+			clear(needs)
+			if a.size = end - a.start; strings.HasSuffix(line, " "+file) && perms[0] == 'r' && !strings.Contains(perms, "w") {
+				found = a
+				needs["Anonymous"], needs["Swap"] = true, true
 			}
-		} else if found != nil && strings.HasPrefix(line, "Anonymous:") && strings.HasSuffix(line, " 0 kB") {
-			areas = append(areas, *found)
+			continue
+		}
+		name, value, _ := strings.Cut(line, ":")
+		if !needs[name] {
+			continue
+		}
+		if strings.TrimSpace(value) != "0 kB" {
+			clear(needs)
+			continue
+		}
+		if delete(needs, name); len(needs) == 0 {
+			areas = append(areas, found)
 		}
 	}
 	return areas

@@ -2,9 +2,11 @@ package shim
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -53,6 +55,58 @@ func TestReapStrays(t *testing.T) {
 		if got, err := unix.Wait4(pid, nil, 0, nil); err != nil || got != pid {
 			t.Errorf("another child is gone: %v", err)
 		}
+	}
+}
+
+// Of the children of a thread, those are killed by the end of a start that bear a name of libcontainer's and that nobody owns.
+func TestAbort(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	program, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	start := func(name string) int {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		pid, err := syscall.ForkExec(path, []string{name, "1000"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	begun, owned, other := start("runc:[1:CHILD]"), start("runc:[2:INIT]"), start("other")
+	elsewhere := make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		elsewhere <- start("runc:[0:PARENT]")
+		<-elsewhere // the children of a thread that ends go to another
+	}()
+	another := <-elsewhere
+	defer close(elsewhere)
+	c := newChildren()
+	c.owned[owned] = &libcontainer.Process{}
+	over := make(chan struct{})
+	close(over)
+	c.abort(fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid()), over)
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(begun, &ws, 0, nil); err != nil || ws.Signal() != syscall.SIGKILL {
+		t.Errorf("what has been started: %v, %#x", err, ws)
+	}
+	for _, pid := range []int{owned, other, another} {
+		if got, err := syscall.Wait4(pid, &ws, syscall.WNOHANG, nil); err != nil || got != 0 {
+			t.Errorf("another child has ended: %v, %#x", err, ws)
+		}
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_, _ = syscall.Wait4(pid, nil, 0, nil)
 	}
 }
 

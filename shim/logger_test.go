@@ -1,0 +1,53 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A logging program that does not become ready is given up in time, and killed.
+func TestLoggerNeverReady(t *testing.T) {
+	ready := loggerReady
+	t.Cleanup(func() { loggerReady = ready })
+	loggerReady = 300 * time.Millisecond
+	program := filepath.Join(t.TempDir(), "silent")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	errCalled := errors.New("called off")
+	for name, c := range map[string]struct {
+		ctx  func() (context.Context, context.CancelFunc)
+		word string
+	}{
+		"no limit": {func() (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) }, "not within 300ms"},
+		"a limit": {func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.Background(), 200*time.Millisecond)
+		}, "deadline exceeded"},
+		"given up": {func() (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(context.Background())
+			time.AfterFunc(100*time.Millisecond, func() { cancel(errCalled) })
+			return ctx, func() { cancel(nil) }
+		}, errCalled.Error()},
+	} {
+		for _, scheme := range []string{"binary", "binary-v2"} {
+			t.Run(name+" "+scheme, func(t *testing.T) {
+				ctx, cancel := c.ctx()
+				defer cancel()
+				began := time.Now()
+				_, err := startLogger(ctx, &url.URL{Scheme: scheme, Path: program}, loggerInfo{"id", "ns"})
+				if err == nil || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), program) {
+					t.Errorf("got %v, want that it says %q", err, c.word)
+				}
+				if took := time.Since(began); took > 10*time.Second {
+					t.Errorf("it took %v", took)
+				}
+			})
+		}
+	}
+}
