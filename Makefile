@@ -149,7 +149,7 @@ $(suites)/images/images.json: $(suites)/busybox $(addprefix integration/suites/,
 test-kubernetes: build $(bin)/probe $(tools)/containerd $(kubernetes)/programs/kubelet $(suites)/programs/critest kubernetes-images ## a real kubelet runs rich pods by RuntimeClass (root only)
 	@scripts/need-packages.sh containernetworking-plugins iproute2 iptables mount procps util-linux
 	@cd integration/kubernetes && CGO_ENABLED=0 go test -v -trimpath -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) . \
-		| grep --line-buffered -Ev '^=== (RUN|PAUSE|CONT|NAME) '
+		| grep --line-buffered -aEv '^=== (RUN|PAUSE|CONT|NAME) '
 
 $(kubernetes)/programs/kubelet: integration/kubernetes/programs.sh integration/tools/kubernetes/go.mod integration/tools/kubernetes/go.sum
 	@scripts/need-go.sh

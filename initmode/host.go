@@ -12,11 +12,12 @@ import (
 // that is privileged, or shares a namespace with the host.
 
 // hostSysctls are what systemd raises at its start, in a container as well,
-// where the spec lets it. Those of a network namespace only count if it is
-// the host's.
+// where the spec lets it. Those of a network namespace only count if it is not
+// the container's own: one with a path may be the host's, as it is in a pod with
+// hostNetwork.
 func hostSysctls(spec *specs.Spec) []string {
 	paths := []string{"/proc/sys/fs/file-max", "/proc/sys/fs/nr_open"}
-	if namespace(spec, specs.NetworkNamespace) == nil {
+	if ns := namespace(spec, specs.NetworkNamespace); ns == nil || ns.Path != "" {
 		paths = append(paths, "/proc/sys/net/unix/max_dgram_qlen")
 	}
 	return slices.DeleteFunc(paths, func(p string) bool {
@@ -77,13 +78,19 @@ func isPrivileged(spec *specs.Spec) bool {
 
 // spareTerminals keeps logind, which takes one for itself (logind.conf(5),
 // ReserveVT=), from the host's virtual terminals. at is the directory of our
-// files; where /run is a volume, nothing is put there.
+// files; where /run is a volume, nothing is mounted there but by the unit, for
+// itself.
 func (p *Plan) spareTerminals(req *Request, at string) {
-	if !isPrivileged(req.Spec) || path.Dir(at) != "/run" {
+	if !isPrivileged(req.Spec) {
 		return
 	}
+	const conf = "/run/systemd/logind.conf.d/rich.conf"
 	p.Files = append(p.Files, text("logind.conf", "[Login]", "NAutoVTs=0", "ReserveVT=0"))
-	p.Mounts = append(p.Mounts, bindReadOnly(path.Join(req.RunDir, "logind.conf"), "/run/systemd/logind.conf.d/rich.conf", "noexec"))
+	if path.Dir(at) != "/run" {
+		p.Files = append(p.Files, text("units/systemd-logind.service.d/rich.conf", "[Service]", "BindReadOnlyPaths="+path.Join(at, "logind.conf")+":"+conf))
+		return
+	}
+	p.Mounts = append(p.Mounts, bindReadOnly(path.Join(req.RunDir, "logind.conf"), conf, "noexec"))
 }
 
 // hostScripts are init scripts of Debian and of OpenRC that would set the

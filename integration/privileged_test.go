@@ -108,23 +108,41 @@ func newUTS(t *testing.T, hostname string) (path string, get func() string) {
 
 // A privileged container leaves the host's settings, hostname and terminals alone.
 func TestB18Privileged(t *testing.T) {
-	for _, c := range []struct{ name, image string }{
-		{"systemd 252", imageBookworm}, {"systemd sid", imageSid}, {"sysvinit", imageSysvinit}, {"busybox with OpenRC", imageInitAlpine},
+	// As in a pod with hostNetwork, where the engine names the sandbox's namespace, and with a volume at /run.
+	pod := []taskOption{
+		withSpec(oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: fmt.Sprintf("/proc/%d/ns/net", os.Getpid())})),
+		withBind(t.TempDir(), "/run", "rbind", "rw"),
+	}
+	for _, c := range []struct {
+		name, image string
+		opts        []taskOption
+	}{
+		{"systemd 252", imageBookworm, nil},
+		{"systemd sid", imageSid, nil},
+		{"systemd 252 in a pod", imageBookworm, pod},
+		{"sysvinit", imageSysvinit, nil},
+		{"busybox with OpenRC", imageInitAlpine, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			private.image(t, c.image)
 			before := sysctls(t)
 			uts, hostname := newUTS(t, "the-host")
-			run := startTask(t, c.image, withInit("sbin-init"),
+			run := startTask(t, c.image, append(c.opts, withInit("sbin-init"),
 				withSpec(oci.WithPrivileged, oci.WithAllDevicesAllowed, oci.WithHostDevices,
 					oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.UTSNamespace, Path: uts})),
 				withFile("/etc/hostname", "the-image\n", 0o644),
 				withFile("/etc/sysctl.d/image.conf", "fs.file-max = 1234567\nvm.swappiness = 7\n", 0o644),
 				withFile("/etc/modules-load.d/image.conf", "dummy\n", 0o644),
-				withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))
+				withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))...)
 			run.WaitOutput("ready", initLimit)
 			if strings.HasPrefix(c.name, "systemd") {
 				run.booted()
+			}
+			if c.opts != nil {
+				// It takes terminals as it starts; without it there would be nothing to see.
+				if got := run.Exec("systemctl", "is-active", "systemd-logind"); got.Stdout != "active\n" {
+					t.Errorf("logind: %+v", got)
+				}
 			}
 			if open := run.terminals(); len(open) > 0 {
 				t.Errorf("the host's terminals are open: %q", open)

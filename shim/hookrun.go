@@ -135,7 +135,7 @@ type hookProcess struct {
 	started  chan error
 	ended    chan syscall.WaitStatus
 
-	mu   sync.Mutex
+	mu  sync.Mutex
 	pid int // 0 unless it runs
 }
 

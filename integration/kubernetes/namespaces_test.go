@@ -99,14 +99,19 @@ func TestHostUsersFalse(t *testing.T) {
 }
 
 // TestPrivileged compares what all of the machine shares before, while and after systemd runs with every right: settings
-// of the kernel, terminals and who uses them, cgroup hierarchies, modules, and the cgroups of the node and its network.
+// of the kernel, terminals and who uses them, cgroup hierarchies, modules, and the cgroups of the node. With the node's
+// network it is that, too.
 func TestPrivileged(t *testing.T) {
 	// The kubelet makes the cgroups of its classes with the first pod.
 	first := plainPod(t, imageBookworm, "true")
 	output(t, first)
 	remove(t, first.Name)
 	for name, change := range map[string]func(*corev1.Pod){
-		"own network": func(*corev1.Pod) {},
+		"own network":         func(*corev1.Pod) {},
+		"network of the node": func(pod *corev1.Pod) { pod.Spec.HostNetwork = true },
+		"volume at run": func(pod *corev1.Pod) {
+			withVolume(pod, "run", "/run", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			look := func() (state, error) {
