@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -489,7 +490,10 @@ directory = %q
 exec = ["lib/ld-linux-x86-64.so.2", "--library-path", "lib", "bin/rsyslogd", "-n", "-M", "modules", "-f", "ship.conf", "-i", "NONE"]
 stop-timeout = "10s"
 `, rsyslog))
-	const command = "trap 'echo last line >>/dev/shm/app.log; exit 5' TERM; echo first line >/dev/shm/app.log; " + ready + "while :; do sleep 1 & wait $!; done"
+	// What is written in the very moment before its SIGTERM, rsyslogd does not read any more. So the command gives it the
+	// time to: it must not get that signal before the command has ended, however long this takes.
+	const last = `echo last line >>/dev/shm/app.log; i=0; until grep -q "last line" /dev/shm/shipped.log || [ $i = 100 ]; do sleep 0.1; i=$((i+1)); done; exit 5`
+	const command = "trap '" + last + "' TERM; echo first line >/dev/shm/app.log; " + ready + "while :; do sleep 1 & wait $!; done"
 	for _, v := range []variant{{"dumb-init in busybox", imageBusybox, "dumb-init"}, systemdBookworm} {
 		t.Run(v.name, func(t *testing.T) {
 			data := t.TempDir()
@@ -508,14 +512,31 @@ stop-timeout = "10s"
 				}
 				return string(content)
 			}
-			if err := poll(runLimit, func() error {
-				if got := shipped(); got != "shipped first line\n" && got != "shipped  first line\n" {
-					return fmt.Errorf("shipped %q", got)
+			ships := func(want string) {
+				t.Helper()
+				if err := poll(runLimit, func() error {
+					// Some versions keep the blank before the message.
+					if got := strings.ReplaceAll(shipped(), "shipped  ", "shipped "); got != want {
+						return fmt.Errorf("shipped %q", got)
+					}
+					return nil
+				}); err != nil {
+					run.fatal("%v\n%s", err, o.componentLog(run, "rsyslog"))
 				}
-				return nil
-			}); err != nil {
-				run.fatal("%v\n%s", err, o.componentLog(run, "rsyslog"))
 			}
+			ships("shipped first line\n")
+			// rsyslogd calls abort when SIGTERM comes while it still starts its threads: the first line is shipped by one of
+			// them before the main thread is done with that.
+			app, err := os.OpenFile(filepath.Join(data, "app.log"), os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fmt.Fprintln(app, "second line"); err != nil {
+				t.Fatal(err)
+			}
+			app.Close()
+			ships("shipped first line\nshipped second line\n")
+			run.waitAsleep("rsyslogd")
 			run.Kill(syscall.SIGTERM)
 			if code := run.Wait(runLimit); code != 5 {
 				run.fatal("exit status %d", code)
@@ -526,6 +547,37 @@ stop-timeout = "10s"
 			}
 		})
 	}
+}
+
+// waitAsleep waits until the main thread of a program of the container has nothing to do for a while.
+func (r *task) waitAsleep(program string) {
+	r.t.Helper()
+	const still = 200 * time.Millisecond
+	eventually(r.t, runLimit, program+" asleep", func() error {
+		ctx, cancel := r.daemon.within(callLimit)
+		defer cancel()
+		pids, err := r.Task.Pids(ctx)
+		if err != nil {
+			return err
+		}
+		for _, p := range pids {
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.Pid))
+			if !strings.Contains(string(line), "/"+program+"\x00") {
+				continue
+			}
+			look := func() string {
+				status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", p.Pid, p.Pid))
+				return strings.Join(regexp.MustCompile(`(?m)^(State|\w+_ctxt_switches):.*$`).FindAllString(string(status), -1), ", ")
+			}
+			before := look()
+			time.Sleep(still)
+			if after := look(); after != before || !strings.HasPrefix(after, "State:\tS") {
+				return fmt.Errorf("process %d has %s, and %v before %s", p.Pid, after, still, before)
+			}
+			return nil
+		}
+		return errors.New("it is not there")
+	})
 }
 
 // scrape gets an exporter's metrics from the network namespace of a process.

@@ -27,7 +27,7 @@ var ways = map[string]func(context.Context) (context.Context, context.CancelFunc
 // givenUp creates the task of a container until the file began is there, and gives that up.
 func (r *task) givenUp(way func(context.Context) (context.Context, context.CancelFunc), streams fixedIO, began string) {
 	r.t.Helper()
-	ctx, cancel := way(private.context())
+	ctx, cancel := way(r.daemon.context())
 	defer cancel()
 	made := make(chan error)
 	go func() {
@@ -64,7 +64,7 @@ func hang(t *testing.T) (script string, arm func(), began string) {
 // discard deletes the task of a container that was never started, and keeps the container.
 func (r *task) discard() {
 	r.t.Helper()
-	ctx, cancel := private.within(callLimit)
+	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
 	if _, err := r.Task.Delete(ctx, containerd.WithProcessKill); err != nil {
 		r.t.Fatal(err)
@@ -112,6 +112,7 @@ func TestCreateGivenUpInPod(t *testing.T) {
 	compare := snapshotHost(t)
 	pod := newID(t)
 	pause := startTask(t, imageScratch, withID(pod), podAs(pod, "sandbox", ""), withArgs("/hello", "sleep"))
+	pause.waitCommandLine("/hello", "sleep")
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			script, arm, began := hang(t)

@@ -15,6 +15,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // release is a containerd to run the tests with.
@@ -133,8 +134,9 @@ func TestContainerdVersions(t *testing.T) {
 						{"shim killed", versionShimKilled},
 						{"shared shim", versionSharedShim},
 						{"options", versionOptions},
+						{"create given up", versionGivenUp},
 					} {
-						if v == systemdBookworm && (c.name == "shared shim" || c.name == "options") {
+						if v == systemdBookworm && (c.name == "shared shim" || c.name == "options" || c.name == "create given up") {
 							continue // these are not about what is in the container
 						}
 						t.Run(c.name, func(t *testing.T) {
@@ -419,6 +421,17 @@ func versionSharedShim(t *testing.T, d *daemon, v variant) {
 }
 
 // The handler's options come with the request to start a shim or to create a task, depending on the release.
+// A create ends with the client that wants it.
+func versionGivenUp(t *testing.T, d *daemon, v variant) {
+	for _, way := range ways {
+		script, arm, began := hang(t)
+		run := newTask(t, v.image, v.with(withDaemon(d), withHook("createRuntime", specs.Hook{Path: script}), withArgs("sleep", "1000"))...)
+		run.discard()
+		arm()
+		run.givenUp(way, fixedIO{}, began)
+	}
+}
+
 func versionOptions(t *testing.T, d *daemon, v variant) {
 	run, log, gone := watchOn(t, d, variant{image: v.image}, withArgs("sleep", "1000"),
 		withRuntimeOptions(&runtimeoptions.Options{ConfigBody: []byte("[rich]\ninit = \"none\"\n")}))
