@@ -184,6 +184,7 @@ func TestRuntimeOptions(t *testing.T) {
 		"ConfigBody": &runtimeoptions.Options{ConfigBody: []byte("[rich]\ninit = \"dumb-init\"\n")},
 	} {
 		t.Run(name, func(t *testing.T) {
+			compare := snapshotHost(t)
 			run := startTask(t, imageBookworm, withRuntimeOptions(opts), withArgs("sleep", "1000"))
 			run.waitCommandLine("sleep", "1000")
 			if lines := run.commandLines(); !slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, "dumb-init") }) {
@@ -192,6 +193,7 @@ func TestRuntimeOptions(t *testing.T) {
 			run.Kill(syscall.SIGKILL)
 			run.Wait(runLimit)
 			run.Delete()
+			compare() // before the next one looks at the host
 		})
 	}
 	for name, c := range map[string]struct {
