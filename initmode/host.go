@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -17,7 +19,7 @@ import (
 // hostNetwork.
 func hostSysctls(spec *specs.Spec) []string {
 	paths := []string{"/proc/sys/fs/file-max", "/proc/sys/fs/nr_open"}
-	if ns := namespace(spec, specs.NetworkNamespace); ns == nil || ns.Path != "" {
+	if ns := Namespace(spec, specs.NetworkNamespace); ns == nil || ns.Path != "" {
 		paths = append(paths, "/proc/sys/net/unix/max_dgram_qlen")
 	}
 	return slices.DeleteFunc(paths, func(p string) bool {
@@ -28,6 +30,23 @@ func hostSysctls(spec *specs.Spec) []string {
 		}
 		return false
 	})
+}
+
+// DgramQueue is how many datagrams a socket of a machine queues at least, since
+// its systemd says so at the boot (systemd's NEWS, version 232). The kernel's
+// default is 10: with that, journald drops what syslogd does not read at once.
+const DgramQueue = 512
+
+// raiseDgramQueue does it for a systemd that may not change settings itself. The
+// kernel keeps the setting from a user namespace (net/unix/sysctl_net_unix.c).
+func (p *Plan) raiseDgramQueue(spec *specs.Spec) {
+	const key = "net.unix.max_dgram_qlen"
+	_, set := spec.Linux.Sysctl[key]
+	_, slashes := spec.Linux.Sysctl[strings.ReplaceAll(key, ".", "/")]
+	if set || slashes || Namespace(spec, specs.NetworkNamespace) == nil || Namespace(spec, specs.UserNamespace) != nil {
+		return
+	}
+	p.Sysctl = map[string]string{key: strconv.Itoa(DgramQueue)}
 }
 
 // keepHostname hides the image's /etc/hostname where the name is not the
@@ -54,13 +73,13 @@ func (p *Plan) keepHostname(req *Request) error {
 // sharesHostname reports whether the host or another container has the same
 // hostname.
 func sharesHostname(spec *specs.Spec) bool {
-	ns := namespace(spec, specs.UTSNamespace)
+	ns := Namespace(spec, specs.UTSNamespace)
 	return ns == nil || ns.Path != ""
 }
 
-// namespace is the spec's entry for a kind of namespace, nil if the container
+// Namespace is the spec's entry for a kind of namespace, nil if the container
 // has the host's.
-func namespace(spec *specs.Spec, kind specs.LinuxNamespaceType) *specs.LinuxNamespace {
+func Namespace(spec *specs.Spec, kind specs.LinuxNamespaceType) *specs.LinuxNamespace {
 	i := slices.IndexFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind })
 	if i < 0 {
 		return nil

@@ -98,6 +98,9 @@ type Plan struct {
 	Destinations []string
 	// Files are written below RunDir.
 	Files []File
+	// Sysctl are set beside those of the spec, in the network namespace: unless
+	// that is the host's, or has higher values.
+	Sysctl map[string]string
 	// ReadonlyPaths are read-only beside those of the spec.
 	ReadonlyPaths []string
 	// PrivateCgroup gives the container a cgroup namespace of its own.
@@ -342,7 +345,7 @@ func checkCapabilities(req *Request) error {
 // privatePID reports whether the container has a pid namespace of its own,
 // and otherwise says what it has.
 func privatePID(spec *specs.Spec) (private bool, what string) {
-	switch ns := namespace(spec, specs.PIDNamespace); {
+	switch ns := Namespace(spec, specs.PIDNamespace); {
 	case ns == nil:
 		return false, "uses the host's pid namespace"
 	case ns.Path != "":

@@ -73,6 +73,7 @@ func (s systemd) plan(req *Request, p *Plan) error {
 	}
 	p.Mounts = append(p.Mounts, Mount{Mount: cgroup, Resolved: "/sys/fs/cgroup"})
 	p.ReadonlyPaths = hostSysctls(req.Spec)
+	p.raiseDgramQueue(req.Spec)
 	if err := p.keepHostname(req); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +13,9 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // The field cases about what an init brings along.
@@ -213,5 +216,47 @@ func TestB35Idle(t *testing.T) {
 		if strings.HasPrefix(line, "/etc/inittab ") || strings.HasPrefix(line, "/etc/init.d") || strings.HasPrefix(line, "/etc/runlevels") {
 			t.Errorf("changed: %s", line)
 		}
+	}
+}
+
+// TestDgramQueue: journald drops messages for syslogd beyond the 10 that the kernel queues; a machine's systemd raises that.
+func TestDgramQueue(t *testing.T) {
+	t.Parallel()
+	const file = "/proc/sys/net/unix/max_dgram_qlen"
+	host, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := func(queue int) taskOption {
+		path := newNamespace(t, "net", fmt.Sprintf("echo %d >%s", queue, file))
+		return withSpec(oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: path}))
+	}
+	for name, c := range map[string]struct {
+		variant variant
+		opt     taskOption
+		want    string
+	}{
+		"systemd":   {systemdBookworm, func(*taskSettings) {}, "512\n"},
+		"dumb-init": {dumbInit, func(*taskSettings) {}, "10\n"},
+		"asked for": {systemdBookworm, withSpec(func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+			s.Linux.Sysctl = map[string]string{"net.unix.max_dgram_qlen": "77"}
+			return nil
+		}), "77\n"},
+		"a pod's":           {systemdBookworm, network(20), "512\n"},
+		"a pod's with more": {systemdBookworm, network(1000), "1000\n"},
+		"the host's":        {systemdBookworm, withSpec(oci.WithHostNamespace(specs.NetworkNamespace)), string(host)},
+		"the host's by its path": {systemdBookworm, withSpec(oci.WithLinuxNamespace(specs.LinuxNamespace{
+			Type: specs.NetworkNamespace, Path: fmt.Sprintf("/proc/%d/ns/net", os.Getpid()),
+		})), string(host)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := runTask(t, c.variant.image, runLimit, c.variant.with(c.opt, withArgs("cat", file))...); got.Code != 0 || got.Stdout != c.want {
+				t.Errorf("got %+v, want %q", got, c.want)
+			}
+		})
+	}
+	if now, err := os.ReadFile(file); err != nil || string(now) != string(host) {
+		t.Errorf("the host's was %q, is %q, %v", host, now, err)
 	}
 }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -104,7 +105,17 @@ func sameProcess(t *testing.T, got, want probeReport) {
 var streamName = regexp.MustCompile(`^/.*-(std(in|out|err))$`)
 
 func unplaced(r probeReport) probeReport {
-	stream := func(name []byte) []byte { return streamName.ReplaceAll(name, []byte("fifo $1")) }
+	// Execs have pipes, each with a number of its own.
+	pipes := map[string]int{}
+	stream := func(name []byte) []byte {
+		if bytes.HasPrefix(name, []byte("pipe:")) {
+			if _, seen := pipes[string(name)]; !seen {
+				pipes[string(name)] = len(pipes)
+			}
+			return fmt.Appendf(nil, "pipe %d", pipes[string(name)])
+		}
+		return streamName.ReplaceAll(name, []byte("fifo $1"))
+	}
 	r.PID, r.PPID, r.SID, r.PGID, r.Namespaces, r.Cgroup = 0, 0, 0, 0, nil, nil
 	for i := range r.Stdio {
 		r.Stdio[i] = stream(r.Stdio[i])

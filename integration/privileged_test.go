@@ -76,8 +76,21 @@ func (r *task) terminals() []string {
 // newUTS makes a UTS namespace that stands for the host's, and returns its path and what tells its hostname.
 func newUTS(t *testing.T, hostname string) (path string, get func() string) {
 	t.Helper()
+	path = newNamespace(t, "uts", "hostname "+hostname)
+	return path, func() string {
+		out, err := exec.Command("nsenter", "--uts="+path, "hostname").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+}
+
+// newNamespace makes a namespace, prepares it by a script, and returns its path.
+func newNamespace(t *testing.T, kind, script string) string {
+	t.Helper()
 	// Ended by the end of its input, also when this process is killed.
-	holder := exec.Command("unshare", "--uts", "sh", "-c", "hostname "+hostname+"; echo; exec cat")
+	holder := exec.Command("unshare", "--"+kind, "sh", "-c", script+"; echo; exec cat")
 	stdin, err := holder.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -96,14 +109,7 @@ func newUTS(t *testing.T, hostname string) (path string, get func() string) {
 	if _, err := stdout.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	path = fmt.Sprintf("/proc/%d/ns/uts", holder.Process.Pid)
-	return path, func() string {
-		out, err := exec.Command("nsenter", "--uts="+path, "hostname").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(out))
-	}
+	return fmt.Sprintf("/proc/%d/ns/%s", holder.Process.Pid, kind)
 }
 
 // A privileged container leaves the host's settings, hostname and terminals alone.

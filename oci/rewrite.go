@@ -32,6 +32,15 @@ func Rewrite(spec *specs.Spec, plan *initmode.Plan) *specs.Spec {
 		linux.ReadonlyPaths = append(slices.Clone(linux.ReadonlyPaths), plan.ReadonlyPaths...)
 		out.Linux = &linux
 	}
+	if len(plan.Sysctl) > 0 {
+		linux := *out.Linux
+		linux.Sysctl = maps.Clone(linux.Sysctl)
+		if linux.Sysctl == nil {
+			linux.Sysctl = map[string]string{}
+		}
+		maps.Copy(linux.Sysctl, plan.Sysctl)
+		out.Linux = &linux
+	}
 	if plan.PrivateCgroup {
 		linux := *out.Linux
 		linux.Namespaces = append(

@@ -274,6 +274,15 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
+	if len(c.plan.Sysctl) > 0 {
+		short, err := dgramQueueShort(original)
+		if err != nil {
+			return withClass(err, errdefs.ErrInvalidArgument)
+		}
+		if !short {
+			c.plan.Sysctl = nil
+		}
+	}
 	c.spec = oci.Rewrite(original, c.plan)
 	c.spec.Root = &specs.Root{Path: rootfs, Readonly: original.Root.Readonly}
 	if c.plan.Passive() {
