@@ -37,6 +37,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
@@ -71,10 +72,20 @@ func memlock() unix.Rlimit {
 	return unix.Rlimit{Cur: uint64(C.rich_soft_memlock()), Max: uint64(C.rich_hard_memlock())}
 }
 
+// raisesMemlock tells whether libcontainer raises the limit of this process: on
+// cgroup v2, if it has CAP_SYS_RESOURCE. Without that the limit of a process in
+// a user namespace cannot be set either (prlimit(2)).
+var raisesMemlock = sync.OnceValue(func() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	err := unix.Capget(&header, &sets[0])
+	return cgroups.IsCgroup2UnifiedMode() && err == nil && sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+})
+
 // withMemlock adds that limit to those of a process, if they do not name it:
 // the process would have what this one has at that moment.
 func withMemlock(limits []configs.Rlimit) []configs.Rlimit {
-	if slices.ContainsFunc(limits, func(l configs.Rlimit) bool { return l.Type == unix.RLIMIT_MEMLOCK }) {
+	if !raisesMemlock() || slices.ContainsFunc(limits, func(l configs.Rlimit) bool { return l.Type == unix.RLIMIT_MEMLOCK }) {
 		return limits
 	}
 	had := memlock()

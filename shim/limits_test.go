@@ -44,6 +44,13 @@ func TestInheritedLimits(t *testing.T) {
 }
 
 func TestProcessRlimits(t *testing.T) {
+	real := raisesMemlock
+	defer func() { raisesMemlock = real }()
+	raisesMemlock = func() bool { return false }
+	if p, err := newLibcontainerProcess(&specs.Process{}); err != nil || p.Rlimits != nil {
+		t.Errorf("where nothing is raised: got %v, %v", p.Rlimits, err)
+	}
+	raisesMemlock = func() bool { return true }
 	had := memlock()
 	changeMemlock(t)
 	inherited := configs.Rlimit{Type: unix.RLIMIT_MEMLOCK, Soft: had.Cur, Hard: had.Max}

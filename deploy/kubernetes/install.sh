@@ -59,7 +59,7 @@ offered() { on_node "$CONTAINERD --config '$CONFIG' config dump" | grep -q 'runt
 # Back to what containerd has accepted before.
 withdraw() {
 	if [ -e "$before" ]; then
-		mv "$before" "$drop_in"
+		cp "$before" "$drop_in"
 	else
 		rm -f "$drop_in"
 	fi
@@ -72,7 +72,7 @@ install() {
 	put /programs/containerd-shim-rich-v2 /host/prefix/bin/containerd-shim-rich-v2 0755
 	# The last, so that the handler is only there with all it needs.
 	if ! cmp -s /drop-in/rich.toml "$drop_in"; then
-		# A file that containerd has never read is nothing to go back to.
+		# A file that containerd has never accepted is nothing to go back to.
 		[ ! -e "$drop_in" ] || [ -e "$pending" ] || cp "$drop_in" "$before"
 		touch "$pending"
 	fi
@@ -80,13 +80,13 @@ install() {
 	[ -e "$pending" ] || return 0
 	if ! offered; then
 		withdraw
-		rm "$pending"
+		rm -f "$pending" "$before"
 		fail "containerd would not read the drop-in: $CONFIG has to have /etc/containerd/conf.d/*.toml in its list imports"
 	fi
 	if ! on_node "$RESTART"; then
 		withdraw
 		on_node "$RESTART" || fail "containerd does not start, also without the drop-in: $RESTART"
-		rm "$pending"
+		rm -f "$pending" "$before"
 		fail "containerd does not start with the drop-in, which was taken back: $RESTART"
 	fi
 	rm -f "$pending" "$before"
@@ -113,7 +113,7 @@ uninstall() {
 		on_node "$RESTART" || fail "containerd does not start: $RESTART"
 	fi
 	await_idle # one may have come meanwhile
-	rm -f /host/prefix/bin/containerd-shim-rich-v2
+	rm -f "$before" /host/prefix/bin/containerd-shim-rich-v2
 	rm -rf "$libexec"
 }
 
