@@ -147,7 +147,7 @@ func (o *stdio) openWriter(ctx context.Context, path string) (*os.File, error) {
 		if errors.Is(err, unix.ENXIO) {
 			select {
 			case <-ctx.Done():
-				return nil, fmt.Errorf("open %s: nobody reads it: %w", path, errors.Join(ctx.Err(), context.Cause(ctx)))
+				return nil, fmt.Errorf("open %s: nobody reads it: %w", path, context.Cause(ctx))
 			case <-time.After(fifoPoll):
 				continue
 			}

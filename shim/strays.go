@@ -54,15 +54,19 @@ func newChildren() *children {
 
 // start starts a process that will be waited for by wait. What has been
 // started of it when ctx ends is killed: nothing else bounds a start that the
-// container, a file system or the kernel holds up.
+// container, a file system or the kernel holds up. (One with a CPU affinity of
+// its own is made by another thread, and not killed.)
 func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *libcontainer.Process) error {
 	// The kernel lists the children of each thread apart, so those of this
 	// start are among this thread's.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	list := fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid())
-	over := make(chan struct{})
-	watch := context.AfterFunc(ctx, func() { c.abort(list, over) })
+	over, aborted := make(chan struct{}), make(chan struct{})
+	unused := context.AfterFunc(ctx, func() {
+		defer close(aborted)
+		c.abort(list, over)
+	})
 	lower := func() {}
 	if p.Init {
 		lower = keepMemlock()
@@ -70,9 +74,11 @@ func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *lib
 	err := lc.Start(p)
 	lower()
 	close(over)
-	watch()
+	if !unused() {
+		<-aborted // before the thread serves another start
+	}
 	if err != nil && ctx.Err() != nil {
-		err = errors.Join(context.Cause(ctx), err)
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	pid, pidErr := p.Pid()
 	if err == nil && pidErr == nil {

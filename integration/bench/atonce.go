@@ -15,7 +15,7 @@ const crowd = 32
 
 // atOnce is what a burst of requests costs.
 func (b *bench) atOnce() ([]figure, error) {
-	create, err := b.createFloor()
+	create, err := b.createFloor("floor-at-once")
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func (b *bench) cycle() ([]figure, error) {
 			return milliseconds(time.Since(begin)), err
 		}))
 	}
-	floor, err := b.createFloor()
+	floor, err := b.createFloor("floor-of-cycle")
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,8 @@ import (
 // be faster.
 
 // createFloor starts /bin/true in new namespaces and waits for it.
-func (b *bench) createFloor() (func() (float64, error), error) {
-	root, err := b.mountImage("busybox", "floor")
+func (b *bench) createFloor(snapshot string) (func() (float64, error), error) {
+	root, err := b.mountImage("busybox", snapshot)
 	if err != nil {
 		return nil, err
 	}
