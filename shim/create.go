@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -147,9 +146,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		return nil, err
 	}
 	revert.add(c.revertContainer)
-	stop := c.killWith(ctx)
 	err = c.startInit(ctx, r, s.namespace)
-	stop()
 	if gone := givenUp(ctx); gone != nil {
 		err = errors.Join(gone, err)
 	}
@@ -164,33 +161,6 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		return nil, err
 	}
 	return c, nil
-}
-
-// killWith kills what is started of pid 1 while ctx has ended, until stop is
-// called: libcontainer's start of a process cannot be interrupted otherwise.
-// The hooks of the bundle end with it.
-func (c *container) killWith(ctx context.Context) (stop func()) {
-	over, done := make(chan struct{}), make(chan struct{})
-	unused := context.AfterFunc(ctx, func() {
-		defer close(done)
-		for {
-			if err := killCgroups(c.made.Cgroups); err != nil {
-				c.log.WithError(err).Warn("kill the processes of a container that was given up")
-			}
-			// There may be none yet.
-			select {
-			case <-over:
-				return
-			case <-time.After(killPoll):
-			}
-		}
-	})
-	return func() {
-		close(over)
-		if !unused() {
-			<-done
-		}
-	}
 }
 
 // forget drops what only Create needs. The largest part is the list of system

@@ -113,8 +113,8 @@ func destroyCgroups(paths map[string]string) error {
 		return err
 	}
 	for deadline := time.Now().Add(killWait); m.Exists(); time.Sleep(killPoll) {
-		pids, err := killAll(m)
-		if err != nil {
+		pids, err := m.GetAllPids()
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 		if len(pids) == 0 {
@@ -123,37 +123,14 @@ func destroyCgroups(paths map[string]string) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("the processes %v do not die", pids)
 		}
-	}
-	return m.Destroy()
-}
-
-// killAll kills what is in the cgroups of a container, and tells what that was.
-func killAll(m cgroups.Manager) ([]int, error) {
-	pids, err := m.GetAllPids()
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-		return nil, err
-	}
-	if len(pids) == 0 {
-		return nil, nil
-	}
-	for _, pid := range pids {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return nil, err
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+		if err := m.Freeze(cgroups.Thawed); err != nil {
+			return err
 		}
 	}
-	return pids, m.Freeze(cgroups.Thawed)
-}
-
-// killCgroups kills what there is in the cgroups of a container, if they are
-// there.
-func killCgroups(paths map[string]string) error {
-	if len(paths) == 0 {
-		return nil
-	}
-	m, err := cgroupmanager.NewWithPaths(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
-	if err != nil || !m.Exists() {
-		return err
-	}
-	_, err = killAll(m)
-	return err
+	return m.Destroy()
 }
