@@ -415,7 +415,7 @@ func TestPidsAndKillAll(t *testing.T) {
 		run.WaitOutput("ready\n", runLimit)
 		ctx, cancel := private.within(callLimit)
 		defer cancel()
-		exec, exit, err := startExec(ctx, run.Task, "long", &specs.Process{Args: []string{"sleep", "1000"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}}, cio.NullIO)
+		exec, exit, err := startExec(ctx, run.Task, "long", execSpec("sleep", "1000"), cio.NullIO)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -489,7 +489,7 @@ func TestExecStdin(t *testing.T) {
 		defer cancel()
 		input := strings.Repeat("0123456789\n", 20000)
 		stdout := &output{}
-		exec, exit, err := startExec(ctx, run.Task, "cat", &specs.Process{Args: []string{"cat"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}},
+		exec, exit, err := startExec(ctx, run.Task, "cat", execSpec("cat"),
 			cio.NewCreator(cio.WithStreams(strings.NewReader(input), stdout, &output{}), cio.WithFIFODir(private.dir+"/fifo")))
 		if err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ import (
 // Execs in ways and at times that are not the usual ones, and what ends them.
 
 func shell(script string) *specs.Process {
-	return &specs.Process{Args: []string{"sh", "-c", script}, Cwd: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}
+	return execSpec("sh", "-c", script)
 }
 
 // said waits until the output of an exec has a text.

@@ -21,7 +21,7 @@ import (
 // Execs that do not get on, or that leave something behind, must hold up nothing but themselves.
 
 func execSpec(args ...string) *specs.Process {
-	return &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}}
+	return &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}
 }
 
 // TestHostileStop: a container that stops whatever enters it can hold up its execs, not their removal and not its own end.

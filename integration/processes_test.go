@@ -167,7 +167,7 @@ func TestB31ExecAtTheEnd(t *testing.T) {
 					time.Sleep(time.Duration(i*j) * 10 * time.Millisecond)
 					ctx, cancel := private.within(callLimit)
 					defer cancel()
-					_ = oneExec(ctx, run.Task, fmt.Sprintf("e%d", j), &specs.Process{Args: []string{"true"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}})
+					_ = oneExec(ctx, run.Task, fmt.Sprintf("e%d", j), execSpec("true"))
 					if ctx.Err() != nil {
 						t.Error("an exec hangs")
 					}
@@ -365,7 +365,7 @@ func TestB33Zombies(t *testing.T) {
 		ctx, cancel := private.within(3 * runLimit)
 		defer cancel()
 		process := func(script string) *specs.Process {
-			return &specs.Process{Args: []string{"sh", "-c", script}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}}
+			return execSpec("sh", "-c", script)
 		}
 		var workers sync.WaitGroup
 		for worker := range 2 {

@@ -15,26 +15,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// startNamed starts a copy of a program that has another name.
+func startNamed(t *testing.T, program, name string, args ...string) int {
+	t.Helper()
+	source, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := syscall.ForkExec(path, append([]string{name}, args...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
 // Of the dead children that bear a name of libcontainer's, those are waited for that nobody owns.
 func TestReapStrays(t *testing.T) {
-	dir := t.TempDir()
-	program, err := exec.LookPath("true")
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
 	start := func(name string) int {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, content, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		pid, err := syscall.ForkExec(path, []string{name}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pid := startNamed(t, "true", name)
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 			if _, fields := procStat(pid); len(fields) > 0 && fields[0] == "Z" {
 				return pid
@@ -62,26 +68,7 @@ func TestReapStrays(t *testing.T) {
 func TestAbort(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	program, err := exec.LookPath("sleep")
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	start := func(name string) int {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, content, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		pid, err := syscall.ForkExec(path, []string{name, "1000"}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pid
-	}
+	start := func(name string) int { return startNamed(t, "sleep", name, "1000") }
 	begun, owned, other := start("runc:[1:CHILD]"), start("runc:[2:INIT]"), start("other")
 	elsewhere := make(chan int)
 	go func() {
