@@ -96,6 +96,38 @@ func TestPauseCreated(t *testing.T) {
 	})
 }
 
+// TestPauseTwice: what is refused changes nothing, neither a pause of a paused task nor a resume of one that runs.
+func TestPauseTwice(t *testing.T) {
+	t.Parallel()
+	forEach(t, lifeVariants, func(t *testing.T, v variant) {
+		run := startTask(t, v.image, v.with(withArgs("sh", "-c", ready+idle))...)
+		run.WaitOutput("ready\n", runLimit)
+		ctx, cancel := private.within(callLimit)
+		defer cancel()
+		if err := run.Task.Resume(ctx); err == nil {
+			t.Error("a task that runs was resumed")
+		}
+		if err := oneExec(ctx, run.Task, "before", execSpec("true")); err != nil {
+			t.Errorf("exec after a refused resume: %v", err)
+		}
+		if err := run.Task.Pause(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := run.Task.Pause(ctx); err == nil {
+			t.Error("a paused task was paused")
+		}
+		if err := oneExec(ctx, run.Task, "paused", execSpec("true")); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("exec in a paused task: %v", err)
+		}
+		if err := run.Task.Resume(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := oneExec(ctx, run.Task, "after", execSpec("true")); err != nil {
+			t.Errorf("exec after the resume: %v", err)
+		}
+	})
+}
+
 // unreadFifo makes a fifo that nobody reads.
 func unreadFifo(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "fifo")

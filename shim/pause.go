@@ -43,16 +43,15 @@ func (c *container) freeze(verb string, paused bool, do func() error) error {
 	}
 	c.freezing.Lock()
 	defer c.freezing.Unlock()
-	if paused {
-		c.setPaused(true) // no exec begins any more
-	}
+	c.mu.Lock()
+	was := c.paused
+	c.paused = was || paused // no exec begins any more
+	c.mu.Unlock()
 	err := do()
-	c.setPaused(paused == (err == nil))
-	return err
-}
-
-func (c *container) setPaused(paused bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.paused = paused
+	if c.paused = paused; err != nil {
+		c.paused = was
+	}
+	return err
 }
