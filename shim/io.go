@@ -43,7 +43,7 @@ type stdio struct {
 
 // openLimit bounds the wait for the other ends of streams, for clients that set
 // no deadline.
-const openLimit = 30 * time.Second
+var openLimit = 30 * time.Second
 
 // openStdio opens the streams. It waits for the readers of fifos to appear,
 // until ctx ends.

@@ -18,10 +18,6 @@ import (
 // before it is killed.
 const loggerGrace = 12 * time.Second
 
-// loggerReady is how long a logging program may take to be ready for a request
-// without a time limit of its own.
-var loggerReady = 30 * time.Second
-
 // loggerInfo is what a logging program is told about its container.
 type loggerInfo struct {
 	id, namespace string
@@ -34,7 +30,7 @@ type logger struct {
 	stdout, stderr *os.File // the process's ends
 }
 
-// startLogger starts the program and waits until it is ready: a program
+// startLogger starts the program and waits until it is ready or ctx ends: a program
 // under "binary" closes its descriptor 5, one under "binary-v2" writes a
 // byte to it.
 func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, err error) {
@@ -70,11 +66,6 @@ func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, e
 		return nil, errors.Join(err, l.kill())
 	}
 	defer ready.Close()
-	if _, limited := ctx.Deadline(); !limited {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, loggerReady, fmt.Errorf("not within %v: %w", loggerReady, context.DeadlineExceeded))
-		defer cancel()
-	}
 	stop := context.AfterFunc(ctx, func() { ready.Close() })
 	defer stop()
 	n, err := ready.Read(make([]byte, 1))

@@ -3,7 +3,6 @@ package shim
 import (
 	"context"
 	"errors"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +12,9 @@ import (
 
 // A logging program that does not become ready is given up in time, and killed.
 func TestLoggerNeverReady(t *testing.T) {
-	ready := loggerReady
-	t.Cleanup(func() { loggerReady = ready })
-	loggerReady = 300 * time.Millisecond
+	limit := openLimit
+	t.Cleanup(func() { openLimit = limit })
+	openLimit = 300 * time.Millisecond
 	program := filepath.Join(t.TempDir(), "silent")
 	if err := os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -40,7 +39,8 @@ func TestLoggerNeverReady(t *testing.T) {
 				ctx, cancel := c.ctx()
 				defer cancel()
 				began := time.Now()
-				_, err := startLogger(ctx, &url.URL{Scheme: scheme, Path: program}, loggerInfo{"id", "ns"})
+				p := &process{streams: streams{stdout: scheme + "://" + program}}
+				err := p.open(ctx, loggerInfo{"id", "ns"}, 0, 0)
 				if err == nil || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), program) {
 					t.Errorf("got %v, want that it says %q", err, c.word)
 				}

@@ -47,7 +47,7 @@ type process struct {
 // open connects the streams of a process that is about to be started by the
 // root of a container, which on the host is uid and gid.
 func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("waited for %v: %w", openLimit, context.DeadlineExceeded))
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("not within %v: %w", openLimit, context.DeadlineExceeded))
 	defer cancel()
 	// What an exec leaves behind must not keep the client of the exec.
 	io, err := openStdio(ctx, p.streams, info, p.id != "")
