@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "detach.h"
+#include "grace.h"
 
 // What tells the waiting process that the shim is there.
 static int ready = -1;
@@ -77,6 +78,7 @@ __attribute__((constructor)) static void detach(int argc, char **argv)
 		fail("detach");
 	if (getppid() != parent)
 		_exit(1);
+	grace_begin(parent);
 }
 
 int detach_done(void)

@@ -1,0 +1,5 @@
+#include <sys/types.h>
+
+// grace_begin starts to wait for the grace period in a thread of its own, by a
+// move of a process that is in this one's cgroup.
+void grace_begin(pid_t pid);
