@@ -26,6 +26,8 @@ const (
 	podman   = "podman"
 	nobody   = "none"
 	minimal  = "minimal program"
+	// inCgroups is one that moves to the container's cgroups.
+	inCgroups = "minimal program, with cgroups"
 )
 
 // runtime is what containerd starts containers with.

@@ -16,7 +16,11 @@ func (b *bench) exec() (_ []figure, err error) {
 		defer func() { err = errors.Join(err, at.removeTask(r)) }()
 		sides = append(sides, b.execSide(at.name, r))
 		if at.init != "" {
-			sides = append(sides, single(minimal, execFloor(int(r.Pid()))))
+			moved, err := cgroupFloor(int(r.Pid()))
+			if err != nil {
+				return nil, err
+			}
+			sides = append(sides, single(minimal, execFloor(int(r.Pid()))), single(inCgroups, moved))
 		}
 	}
 	all, err := b.interleave("exec", 60, 5, sides...)
@@ -24,11 +28,12 @@ func (b *bench) exec() (_ []figure, err error) {
 		return nil, err
 	}
 	const name = "exec of /bin/true"
-	runc, none, least, crun := all[0][0], all[1][0], all[2][0], all[3][0]
+	runc, none, least, moved, crun := all[0][0], all[1][0], all[2][0], all[3][0], all[4][0]
 	return []figure{
 		compare(name, "ms", withRunc, none, runc, ratioAtMost(0.35)),
 		compare(name, "ms", withCrun, none, crun, nil),
 		compare(name, "ms", minimal, none, least, nil),
+		compare(name, "ms", inCgroups, none, moved, nil),
 	}, nil
 }
 
