@@ -21,7 +21,9 @@ var graceWaits atomic.Int32
 // of an exec; who takes it soon afterwards does not
 // (rcu_sync_enter in kernel/rcu/sync.c). So it is taken while the container is
 // still being prepared, by a move that changes nothing: of this process to
-// the cgroup where it is. It may fail, and then nothing is lost but time.
+// the cgroup where it is. It may fail, and then nothing is lost but time. A
+// new shim has begun before its Go runtime did
+// (cmd/containerd-shim-rich-v2/grace.c).
 func awaitGrace() {
 	if !graceWaits.CompareAndSwap(0, 1) {
 		return

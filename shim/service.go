@@ -74,7 +74,6 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		return nil, err
 	}
 	debug.SetGCPercent(collectAt)
-	awaitGrace() // containerd starts a shim to create a container
 	return &service{
 		namespace:  namespace,
 		events:     ev,
