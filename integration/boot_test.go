@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,7 @@ func TestB12StuckService(t *testing.T) {
 	// The service has not stopped, nor was it killed.
 	run.waitCommandLine("sleep", "77777")
 	run.running()
+	run.waitShimLog("command ended", "status=5")
 	run.Kill(syscall.SIGKILL)
 	run.outcome(log, 5)
 	compare()
@@ -184,25 +186,28 @@ func TestB35Idle(t *testing.T) {
 	t.Parallel()
 	run := startTask(t, imageInitAlpine, withArgs("sh", "-c", "trap 'exit 5' TERM; echo ready; exec sleep 77777"))
 	run.WaitOutput("ready", initLimit)
-	pids := func() (pids []uint32, ticks int) {
+	pids := func() (pids []uint32, ticks int, err error) {
 		ctx, cancel := private.within(callLimit)
 		defer cancel()
 		infos, err := run.Task.Pids(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, p := range infos {
-			pids = append(pids, p.Pid)
-			ticks += cpuTicks(t, p.Pid)
+			used, gone := cpuTicks(p.Pid)
+			pids, ticks, err = append(pids, p.Pid), ticks+used, errors.Join(err, gone)
 		}
 		slices.Sort(pids)
-		return pids, ticks
+		return pids, ticks, err
 	}
 	const mostTicks = 5 // of 500
 	eventually(t, initLimit, "an idle container", func() error {
-		before, ticks := pids()
+		before, ticks, err := pids()
+		if err != nil {
+			return err
+		}
 		time.Sleep(5 * time.Second)
-		after, now := pids()
+		after, now, err := pids()
+		if err != nil {
+			return err
+		}
 		if !slices.Equal(before, after) || now-ticks > mostTicks {
 			return fmt.Errorf("processes %v, then %v; %d ticks", before, after, now-ticks)
 		}

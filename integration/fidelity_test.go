@@ -396,9 +396,13 @@ func TestB6User(t *testing.T) {
 	t.Run("auto", func(t *testing.T) {
 		t.Parallel()
 		run := startTask(t, imageBookworm, withInit("auto"), withProbe("sleep"), withUser(1234, 5678))
-		if got := run.Exec("cat", "/proc/1/comm"); got.Stdout != "dumb-init\n" {
-			t.Errorf("pid 1 is %+v", got)
-		}
+		// Start returns when libcontainer's init goes on, which then becomes it.
+		eventually(t, runLimit, "dumb-init as pid 1", func() error {
+			if got := run.Exec("cat", "/proc/1/comm"); got.Stdout != "dumb-init\n" {
+				return fmt.Errorf("it is %+v", got)
+			}
+			return nil
+		})
 		if got := run.Exec("stat", "-c", "%u", "/proc/1"); got.Stdout != "1234\n" {
 			t.Errorf("pid 1 is owned by %+v", got)
 		}

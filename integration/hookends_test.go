@@ -198,9 +198,8 @@ func (r *task) forget() {
 	r.Task.IO().Close()
 }
 
-// A shim that is killed leaves the hooks to whoever cleans up after it.
+// A shim that is killed leaves the hooks to whoever cleans up after it. Not parallel: containerd gives that 5 s.
 func TestB28ShimKilled(t *testing.T) {
-	t.Parallel()
 	variants := []variant{systemdBookworm, dumbInit}
 	t.Run("while the CMD runs", func(t *testing.T) {
 		t.Parallel()
@@ -243,9 +242,9 @@ func TestB28ShimKilled(t *testing.T) {
 	})
 }
 
-// No hook of a shim that was killed runs longer than containerd waits for the clean-up.
+// No hook of a shim that was killed runs longer than containerd waits for the clean-up. Not parallel: 1.5 s are left for
+// the rest of it.
 func TestB28ShimKilledHookHangs(t *testing.T) {
-	t.Parallel()
 	n := newNotes(t)
 	waits := script("echo begun >>/notes/log", "sleep 3600")
 	waits.Timeout = 600

@@ -259,7 +259,7 @@ var badHooks = []struct {
 }{
 	{"exit 7", script("echo out; echo why >&2; echo and what >&2; exit 7"), []string{"/bin/sh", "exit status 7", `"why\nand what"`}, nil},
 	{"signal", script("kill -SEGV $$"), []string{"/bin/sh", "killed by SIGSEGV"}, nil},
-	{"hangs", hook{Path: "/bin/sh", Args: []string{"sh", "-c", "echo waiting >&2; sleep 3600; true"}, Timeout: 1}, []string{"/bin/sh", "not ended after 1s", "killed", `"waiting"`}, nil},
+	{"hangs", hook{Path: "/bin/sh", Args: []string{"sh", "-c", "echo waiting >&2; sleep 3600; true"}, Timeout: 5}, []string{"/bin/sh", "not ended after 5s", "killed", `"waiting"`}, nil},
 	{"ignores TERM", hook{Path: "/bin/sh", Args: []string{"sh", "-c", "trap '' TERM; while :; do sleep 1; done"}, Timeout: 1}, []string{"not ended after 1s"}, nil},
 	{"missing", hook{Path: "/opt/hook"}, []string{"/opt/hook", "no such file in the container"}, nil},
 	{"folder", hook{Path: "/etc"}, []string{"/etc", "not a regular file"}, nil},

@@ -124,6 +124,7 @@ func TestOnExitRestart(t *testing.T) {
 			}
 		}
 		run.waitApp("the start", func(s appState) bool { return s.Starts == 4 && s.Running })
+		run.WaitOutput(strings.Repeat("ready\n", 4), runLimit) // it has its trap
 		if got := run.Exec("systemctl", "stop", "rich-app"); got.Code != 0 {
 			t.Fatalf("stop: %+v", got)
 		}

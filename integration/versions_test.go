@@ -176,10 +176,10 @@ func TestShimLeavesSocketOfNext(t *testing.T) {
 	run.Wait(runLimit)
 	run.Delete()
 	next := startTask(t, imageBusybox, opts...)
-	next.WaitOutput("ready", runLimit)
 	if err := syscall.Kill(old, 0); err != nil {
 		t.Fatalf("the shim did not wait for its events to be heard: %v", err)
 	}
+	next.WaitOutput("ready", runLimit)
 	listen()
 	eventually(t, runLimit, "the end of the shim", func() error {
 		if err := syscall.Kill(old, 0); !errors.Is(err, syscall.ESRCH) {
@@ -436,6 +436,7 @@ func versionOptions(t *testing.T, d *daemon, v variant) {
 	run, log, gone := watchOn(t, d, variant{image: v.image}, withArgs("sleep", "1000"),
 		withRuntimeOptions(&runtimeoptions.Options{ConfigBody: []byte("[rich]\ninit = \"none\"\n")}))
 	// Without the options it would be systemd.
+	run.waitCommandLine("sleep", "1000")
 	if got := run.Exec("cat", "/proc/1/comm"); got.Stdout != "sleep\n" {
 		t.Errorf("pid 1 is %+v", got)
 	}

@@ -234,7 +234,7 @@ func TestStdioPiped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o.await(10 * time.Millisecond)
+	o.await(time.Second) // what has been read is written on
 	o.close()
 	if got := <-stdout; string(got) != string(large)+"late" {
 		t.Errorf("stdout: %d bytes, want %d", len(got), len(large)+4)

@@ -208,7 +208,7 @@ func TestComponentGroup(t *testing.T) {
 }
 
 func TestComponentReadyByCommand(t *testing.T) {
-	order := runOnce("sleep 0.3; echo >up; trap 'exit 0' TERM; while :; do sleep 0.05; done")
+	order := runOnce("trap 'exit 0' TERM; sleep 0.3; echo >up; while :; do sleep 0.05; done")
 	order.Record.Cwd = t.TempDir()
 	order.Ready = []string{"test", "-e", "up"}
 	s := serveComponent(t, order)
