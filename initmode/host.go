@@ -34,7 +34,8 @@ func hostSysctls(spec *specs.Spec) []string {
 
 // DgramQueue is how many datagrams a socket of a machine queues at least, since
 // its systemd says so at the boot (bump_unix_max_dgram_qlen in systemd's
-// src/core/main.c). The kernel's default is 10: with that, journald drops what syslogd does not read at once.
+// src/core/main.c). The kernel's default is 10: with that, journald drops what
+// syslogd does not read at once.
 const DgramQueue = 512
 
 // raiseDgramQueue does it for a systemd that may not change settings itself. The

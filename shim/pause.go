@@ -50,7 +50,8 @@ func (c *container) freeze(verb string, paused bool, do func() error) error {
 	err := do()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.paused = paused; err != nil {
+	c.paused = paused
+	if err != nil {
 		c.paused = was
 	}
 	return err

@@ -7,19 +7,17 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "grace.h"
 
-// Who is moved: not the shim, which may have to join another cgroup meanwhile.
-static pid_t moved;
-
-// Moves that process to the cgroup where it and this one are, in one hierarchy:
+// Moves a process to the cgroup where it and this one are, in one hierarchy:
 // the v1 one that libcontainer needs, or that of v2. Where they are mounted
 // elsewhere nothing is lost but time.
-static void *move(void *unused)
+static void *move(void *pid)
 {
 	static const char v1[] = ":devices:", v2[] = "0::";
 	char line[PATH_MAX], own[PATH_MAX] = "", file[PATH_MAX + 64], *at;
@@ -29,7 +27,7 @@ static void *move(void *unused)
 
 	f = fopen("/proc/self/cgroup", "re");
 	if (!f)
-		return unused;
+		return NULL;
 	while (fgets(line, sizeof(line), f)) {
 		line[strcspn(line, "\n")] = 0;
 		at = strstr(line, v1);
@@ -43,13 +41,13 @@ static void *move(void *unused)
 	}
 	fclose(f);
 	if (snprintf(file, sizeof(file), "%s%s/cgroup.procs", root, own) >= (int)sizeof(file))
-		return unused;
+		return NULL;
 	fd = open(file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
-		return unused;
-	dprintf(fd, "%d", moved);
+		return NULL;
+	dprintf(fd, "%d", (int)(intptr_t)pid);
 	close(fd);
-	return unused;
+	return NULL;
 }
 
 void grace_begin(pid_t pid)
@@ -58,16 +56,14 @@ void grace_begin(pid_t pid)
 	pthread_attr_t attr;
 	pthread_t thread;
 
-	moved = pid;
-	// The runtime's signals are for its own threads.
-	sigfillset(&all);
 	if (pthread_attr_init(&attr) != 0)
 		return;
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 64 << 10);
-	if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
-		return;
-	pthread_create(&thread, &attr, move, NULL);
+	// The runtime's signals are for its own threads.
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_create(&thread, &attr, move, (void *)(intptr_t)pid);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 }
