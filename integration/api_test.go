@@ -193,7 +193,7 @@ func TestRuntimeOptions(t *testing.T) {
 			run.Kill(syscall.SIGKILL)
 			run.Wait(runLimit)
 			run.Delete()
-			compare() // before the next one looks at the host
+			compare()
 		})
 	}
 	for name, c := range map[string]struct {
@@ -322,8 +322,7 @@ func TestRuntimeInfo(t *testing.T) {
 func TestResources(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
-		run := startTask(t, v.image, v.with(withArgs("sh", "-c", ready+idle))...)
-		run.WaitOutput("ready\n", runLimit)
+		run := startIdle(t, v)
 		ctx, cancel := private.within(callLimit)
 		defer cancel()
 		limit, quota, period := int64(300<<20), int64(50000), uint64(100000)

@@ -50,8 +50,7 @@ func TestFrozenOutside(t *testing.T) {
 	for _, v := range []variant{plain, dumbInit} {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			run := startTask(t, v.image, v.with(withArgs("sh", "-c", ready+idle))...)
-			run.WaitOutput("ready\n", runLimit)
+			run := startIdle(t, v)
 			freezer, frozen := limitFile{"freezer", "freezer.state", "cgroup.freeze"}.at(private.cgroup()+"/"+run.ID), "FROZEN"
 			if unified() {
 				frozen = "1"
@@ -100,8 +99,7 @@ func TestPauseCreated(t *testing.T) {
 func TestPauseTwice(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
-		run := startTask(t, v.image, v.with(withArgs("sh", "-c", ready+idle))...)
-		run.WaitOutput("ready\n", runLimit)
+		run := startIdle(t, v)
 		ctx, cancel := private.within(callLimit)
 		defer cancel()
 		if err := run.Task.Resume(ctx); err == nil {
@@ -170,8 +168,7 @@ func within(t *testing.T, what string, result <-chan error) error {
 // TestExecDeletedWhileItStarts: then it does not start any more, and nothing of it is left.
 func TestExecDeletedWhileItStarts(t *testing.T) {
 	t.Parallel()
-	run := startTask(t, plain.image, plain.with(withArgs("sh", "-c", ready+idle))...)
-	run.WaitOutput("ready\n", runLimit)
+	run := startIdle(t, plain)
 	exec, fifo, started := run.waitingExec(t)
 	ctx, cancel := private.within(callLimit)
 	defer cancel()
@@ -197,8 +194,7 @@ func TestExecDeletedWhileItStarts(t *testing.T) {
 // TestExecStartedTwice: one of two starts at once starts it.
 func TestExecStartedTwice(t *testing.T) {
 	t.Parallel()
-	run := startTask(t, plain.image, plain.with(withArgs("sh", "-c", ready+idle))...)
-	run.WaitOutput("ready\n", runLimit)
+	run := startIdle(t, plain)
 	exec, fifo, first := run.waitingExec(t)
 	ctx, cancel := private.within(runLimit)
 	defer cancel()
@@ -240,8 +236,7 @@ func TestExecStartsAtTheEnd(t *testing.T) {
 func TestExecLeavesProcess(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
-		run := startTask(t, v.image, v.with(withArgs("sh", "-c", ready+idle))...)
-		run.WaitOutput("ready\n", runLimit)
+		run := startIdle(t, v)
 		for name, c := range map[string]struct{ script, want string }{
 			"silent": {"sleep 1000 & echo out; exit 3", "out\n"},
 			"late":   {"(sleep 1; echo late; exec sleep 1000) & echo out; exit 3", "out\nlate\n"},
@@ -275,8 +270,7 @@ func TestExecLeavesProcess(t *testing.T) {
 // TestExecTerminalLeavesWriter: what goes on to write to the terminal of an exec does not keep the exec from ending.
 func TestExecTerminalLeavesWriter(t *testing.T) {
 	t.Parallel()
-	run := startTask(t, plain.image, plain.with(withArgs("sh", "-c", ready+idle))...)
-	run.WaitOutput("ready\n", runLimit)
+	run := startIdle(t, plain)
 	ctx, cancel := private.within(runLimit)
 	defer cancel()
 	spec := execSpec("sh", "-c", "trap '' HUP; (while :; do echo x; sleep 0.1; done) & echo said; exit 3")

@@ -364,18 +364,15 @@ func TestB33Zombies(t *testing.T) {
 		run.WaitOutput("ready\n", runLimit)
 		ctx, cancel := private.within(3 * runLimit)
 		defer cancel()
-		process := func(script string) *specs.Process {
-			return execSpec("sh", "-c", script)
-		}
 		var workers sync.WaitGroup
 		for worker := range 2 {
 			workers.Go(func() {
 				for i := range rounds / 2 {
-					if err := oneExec(ctx, run.Task, fmt.Sprintf("left%d-%d", worker, i), process("sleep 0.3 & exit 0")); err != nil {
+					if err := oneExec(ctx, run.Task, fmt.Sprintf("left%d-%d", worker, i), shell("sleep 0.3 & exit 0")); err != nil {
 						t.Errorf("exec: %v", err)
 						return
 					}
-					if err := timedOut(ctx, run.Task, fmt.Sprintf("late%d-%d", worker, i), process("sleep 0.2 & sleep 1000")); err != nil {
+					if err := timedOut(ctx, run.Task, fmt.Sprintf("late%d-%d", worker, i), shell("sleep 0.2 & sleep 1000")); err != nil {
 						t.Errorf("exec that is killed: %v", err)
 						return
 					}

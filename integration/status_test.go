@@ -23,6 +23,14 @@ const ready = "echo ready; "
 // idle keeps a shell waiting in a way that lets its traps run at once.
 const idle = "while :; do sleep 1000 & wait $!; done"
 
+// startIdle starts a CMD that does nothing more, and waits until it runs.
+func startIdle(t testing.TB, v variant) *task {
+	t.Helper()
+	run := startTask(t, v.image, v.with(withArgs("sh", "-c", ready+idle))...)
+	run.WaitOutput("ready\n", runLimit)
+	return run
+}
+
 // byOperator is for an exec by an operator, whoever the CMD is.
 func byOperator(p *specs.Process) { p.User = specs.User{} }
 
