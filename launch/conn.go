@@ -40,6 +40,7 @@ type Stream interface {
 type Conn struct {
 	stream   Stream
 	maxFrame int
+	files    int // how many descriptors are taken from one read
 
 	send sync.Mutex // held while a frame is written; guards sendErr
 	// sendErr is the error that left a frame half written. What would be
@@ -48,17 +49,24 @@ type Conn struct {
 }
 
 // NewConn returns a Conn that owns the socket and receives frames of at most
-// maxFrame bytes of body.
+// maxFrame bytes of body. It takes the descriptors that messages carry.
 func NewConn(stream Stream, maxFrame int) *Conn {
-	return &Conn{stream: stream, maxFrame: maxFrame}
+	return &Conn{stream: stream, maxFrame: maxFrame, files: maxFiles}
 }
+
+// ExpectFiles says how many descriptors are taken with each read from now on,
+// at most 4. With 0 the kernel closes what a peer sends, before this process
+// has it: to close a descriptor of a FUSE file system itself means to wait for
+// its daemon. It belongs to the goroutine that receives.
+func (c *Conn) ExpectFiles(n int) { c.files = min(n, maxFiles) }
 
 // SetDeadline sets the time after which Send and Receive fail with an error
 // that wraps os.ErrDeadlineExceeded; the zero time means never. A Conn whose
 // deadline passed within a frame is of no more use.
 func (c *Conn) SetDeadline(t time.Time) error { return c.stream.SetDeadline(t) }
 
-// Close closes the socket. A Receive that waits for a message then fails.
+// Close closes the socket. A Receive that waits for a message then fails. It
+// may take as long as Drop, for the sake of what the peer has sent last.
 func (c *Conn) Close() error { return c.stream.Close() }
 
 // Send writes a message and, with its first byte, copies of the files'
@@ -138,7 +146,7 @@ func (c *Conn) write(b []byte, fds []int) error {
 // the peer closed the connection between two messages, and io.ErrUnexpectedEOF
 // if it did within one. After an error that wraps [ErrMalformed] the next
 // message can be received; all others are final. Descriptors a message of its
-// kind does not carry are closed.
+// kind does not carry are dropped, which may take as long as Drop.
 func (c *Conn) Receive() (Message, []*os.File, error) {
 	var fds []int
 	m, err := c.receive(&fds)
@@ -151,7 +159,7 @@ func (c *Conn) Receive() (Message, []*os.File, error) {
 		files = append(files, os.NewFile(uintptr(fd), "received"))
 	}
 	for _, fd := range fds[keep:] {
-		unix.Close(fd)
+		_ = Drop(fileDescriptor(fd)) // nobody has asked for it
 	}
 	return m, files, err
 }
@@ -192,7 +200,10 @@ func (c *Conn) read(b []byte, n int, fds *[]int) ([]byte, error) {
 	}
 	start := len(b)
 	b = append(b, make([]byte, n)...)
-	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
+	var oob []byte
+	if c.files > 0 {
+		oob = make([]byte, unix.CmsgSpace(4*c.files))
+	}
 	for rest := b[start:]; len(rest) > 0; {
 		var got, oobGot int
 		var sysErr error
@@ -243,7 +254,7 @@ func takeRights(oob []byte, fds *[]int) error {
 			if len(*fds) < maxFiles {
 				*fds = append(*fds, fd)
 			} else {
-				unix.Close(fd)
+				_ = Drop(fileDescriptor(fd))
 			}
 		}
 	}

@@ -3,15 +3,13 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
@@ -21,17 +19,14 @@ import (
 )
 
 const (
-	// maxConns bounds how many connections a container may have open.
-	maxConns = 8
-	// helloTimeout bounds how long a connection may stay silent.
-	helloTimeout = 10 * time.Second
 	// startTimeout bounds the launcher's preparations to start the CMD.
 	startTimeout = time.Minute
-	// reportTimeout bounds how long a report is waited for that a launcher
-	// sent before its container was gone: it only has to be read.
-	reportTimeout = 2 * time.Second
-	// maxPending bounds the signals kept for a CMD that is not started yet.
+	// maxPending bounds the signals kept for a CMD, as RLIMIT_SIGPENDING
+	// bounds them in the kernel (getrlimit(2)).
 	maxPending = 64
+	// realTime is the first of the signals that are queued, each as often as
+	// it is sent (signal(7)).
+	realTime = 32
 )
 
 // app is the CMD of a container whose init runs it as a service. It serves
@@ -41,10 +36,10 @@ const (
 // container: sizes and times are bounded, and no more than one connection at
 // a time is the app.
 type app struct {
-	record   *launch.Record // nil if the CMD is the init itself
-	onExit   string         // the option on-exit
-	note     func(appState) // shows the state to the container
-	told     func(string)   // takes the init's state
+	record   *launch.Record    // nil if the CMD is the init itself
+	onExit   string            // the option on-exit
+	shown    *latest[appState] // shows the state to the container
+	told     func(string)      // takes the init's state
 	stdio    *stdio
 	isStop   func(syscall.Signal) bool
 	halt     func()       // asks the init for an orderly shutdown
@@ -56,12 +51,10 @@ type app struct {
 	log     *log.Entry
 	// components are what else the launchers run.
 	components *componentSet
-	listener   *net.UnixListener
-	slots      chan struct{}
-	serving    sync.WaitGroup
+	door       *door
+	wake       chan struct{} // has an item after a signal has been kept for the CMD
 
 	mu       sync.Mutex
-	conns    map[*launch.Conn]struct{}
 	current  *launch.Conn  // of the launcher that has the CMD
 	released chan struct{} // closed when current is gone
 	closed   bool
@@ -69,7 +62,7 @@ type app struct {
 	begun    bool           // a launcher has been given the CMD
 	stopping bool           // the task was asked to stop
 	stop     syscall.Signal // what asked for it while there was no CMD
-	pending  []int          // signals for the CMD to come
+	pending  []int          // signals that its launcher has not been sent yet
 	result   *launch.Exited // how the CMD ended last
 	own      bool           // that end was to be the end of the container
 	reboot   bool           // the init is about to reboot
@@ -88,71 +81,9 @@ const (
 
 // listen serves the launcher at a socket in dir, which is for the user who
 // the launcher is (uid and gid on the host).
-func (a *app) listen(dir string, uid, gid int) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	a.listener, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socketPath(f, socketFor)})
-	if err != nil {
-		return err
-	}
-	a.listener.SetUnlinkOnClose(false)
-	if err := ownSocket(dir, socketFor, uid, gid); err != nil {
-		return errors.Join(err, a.listener.Close())
-	}
-	a.conns = map[*launch.Conn]struct{}{}
-	a.slots = make(chan struct{}, maxConns+a.components.len())
-	go a.accept()
-	return nil
-}
-
-// socketPath names a socket in an open directory: its path may be longer
-// than a socket's address can be (unix(7)).
-func socketPath(dir *os.File, name string) string {
-	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
-}
-
-// ownSocket gives a socket to the one user who may connect.
-func ownSocket(dir, name string, uid, gid int) error {
-	path := filepath.Join(dir, name)
-	return errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, gid))
-}
-
-func (a *app) accept() {
-	for {
-		a.slots <- struct{}{}
-		c, err := a.listener.AcceptUnix()
-		if err != nil {
-			return
-		}
-		conn := launch.NewConn(c, launch.MaxFromContainer)
-		a.mu.Lock()
-		closed := a.closed
-		if !closed {
-			a.conns[conn] = struct{}{}
-			a.serving.Add(1)
-		}
-		a.mu.Unlock()
-		if closed {
-			conn.Close()
-			return
-		}
-		go func() {
-			defer func() {
-				a.mu.Lock()
-				delete(a.conns, conn)
-				a.mu.Unlock()
-				conn.Close()
-				<-a.slots
-				a.serving.Done()
-			}()
-			if err := a.serve(conn); err != nil && !errors.Is(err, io.EOF) {
-				a.log.WithError(err).Warn("launcher")
-			}
-		}()
-	}
+func (a *app) listen(dir string, uid, gid int) (err error) {
+	a.door, err = openDoor(dir, uid, gid, maxConns+a.components.len(), a.stdio.tty != nil, a.log, a.serve)
+	return err
 }
 
 // close stops serving once the container is gone. What a launcher has
@@ -161,14 +92,11 @@ func (a *app) close() {
 	a.components.wake()
 	a.mu.Lock()
 	a.closed = true
-	for c := range a.conns {
-		_ = c.SetDeadline(time.Now().Add(reportTimeout))
-	}
 	a.mu.Unlock()
-	if a.listener != nil {
-		a.listener.Close()
+	if a.door != nil {
+		a.door.close()
 	}
-	a.serving.Wait()
+	a.shown.close()
 }
 
 func (a *app) serve(conn *launch.Conn) error {
@@ -181,7 +109,7 @@ func (a *app) serve(conn *launch.Conn) error {
 	}
 	hello, ok := m.(launch.Hello)
 	if !ok || hello.Version != launch.Version {
-		return fmt.Errorf("unexpected %T %+v", m, m)
+		return fmt.Errorf("unexpected %T of version %d", m, hello.Version)
 	}
 	switch hello.Role {
 	case launch.RoleEvent:
@@ -191,7 +119,7 @@ func (a *app) serve(conn *launch.Conn) error {
 	case launch.RoleComponent, launch.RoleCommand:
 		return a.components.serve(a, conn, hello.Role)
 	}
-	return fmt.Errorf("unknown role %q", hello.Role)
+	return fmt.Errorf("unknown role %.20q", hello.Role)
 }
 
 func (a *app) serveEvent(conn *launch.Conn) error {
@@ -230,7 +158,7 @@ func (a *app) serveEvent(conn *launch.Conn) error {
 		a.mu.Unlock()
 		return a.kill()
 	default:
-		return fmt.Errorf("unknown event %q", event.Name)
+		return fmt.Errorf("unknown event %.20q", event.Name)
 	}
 	return nil
 }
@@ -263,6 +191,16 @@ func (a *app) serveApp(conn *launch.Conn) error {
 	}
 	a.begins()
 	defer a.release()
+	left, passed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(passed)
+		a.pass(conn, left)
+	}()
+	defer func() {
+		close(left)
+		_ = conn.SetDeadline(time.Now()) // it is not sent anything any more
+		<-passed
+	}()
 	for pause := (backoff{}); ; {
 		start := time.Now()
 		exited, err := a.follow(conn)
@@ -314,7 +252,7 @@ func (a *app) starting() {
 	a.phase = handing
 	a.state.Starts++
 	a.state.Running, a.state.RestartAt = true, nil
-	a.note(a.state)
+	a.shown.put(a.state)
 }
 
 func (a *app) release() {
@@ -325,6 +263,11 @@ func (a *app) release() {
 }
 
 func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
+	a.shown.flush() // the CMD may look at it
+	if a.stdio.tty != nil {
+		conn.ExpectFiles(1)
+		defer conn.ExpectFiles(0)
+	}
 	files, closeFiles, err := a.stdio.handOver()
 	if err != nil {
 		return nil, err
@@ -338,9 +281,7 @@ func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
 		return nil, err
 	}
 	closeFiles()
-	if err := a.handed(conn); err != nil {
-		return nil, err
-	}
+	a.handed()
 	for {
 		m, received, err := conn.Receive()
 		if err != nil {
@@ -349,25 +290,30 @@ func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
 		switch m := m.(type) {
 		case launch.Started:
 			// From here on it may take as long as it wants.
-			err = a.untimed(conn)
+			err = a.door.untimed(conn)
 			a.components.commandStarted()
 		case launch.Console:
 			err = a.takeTerminal(received)
 			received = nil
 		case launch.Failed:
-			a.log.WithField("status", m.Code).Warn(m.Reason)
+			a.log.WithField("status", m.Code).Warnf("%.300s", oneLine(m.Reason))
 			return &launch.Exited{Status: m.Code}, nil
 		case launch.Exited:
 			return &m, nil
 		default:
 			err = fmt.Errorf("unexpected %T", m)
 		}
-		for _, f := range received {
-			f.Close()
-		}
+		dropAll(received)
 		if err != nil {
 			return nil, err
 		}
+	}
+}
+
+// dropAll closes files that have been received.
+func dropAll(files []*os.File) {
+	for _, f := range files {
+		_ = launch.Drop(f)
 	}
 }
 
@@ -378,27 +324,57 @@ func (a *app) takeTerminal(files []*os.File) error {
 		return fmt.Errorf("terminal: %d descriptors", len(files))
 	}
 	f := files[0]
-	if _, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPTN); err != nil || a.stdio.tty == nil {
-		f.Close()
+	if !isTerminalMaster(int(f.Fd())) || a.stdio.tty == nil {
+		_ = launch.Drop(f)
 		return errors.New("terminal: the descriptor is not the master of one that was asked for")
 	}
 	return a.stdio.tty.start(f)
 }
 
-// handed notes that the launcher has the CMD, and sends it what has come
-// before.
-func (a *app) handed(conn *launch.Conn) error {
+// handed notes that the launcher has the CMD: it gets what has come before.
+func (a *app) handed() {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.phase = running
-	pending := a.pending
-	a.pending = nil
-	for _, n := range pending {
-		if err := conn.Send(launch.Signal{Number: n}); err != nil {
-			return err
+	a.mu.Unlock()
+	a.wakeUp()
+}
+
+// pass sends the launcher of the CMD the signals that are kept for it, until
+// it has left. It is the only one to wait for a launcher that does not read.
+func (a *app) pass(conn *launch.Conn, left <-chan struct{}) {
+	for {
+		n := a.nextSignal()
+		if n == 0 {
+			select {
+			case <-a.wake:
+				continue
+			case <-left:
+				return
+			}
+		}
+		if conn.Send(launch.Signal{Number: n}) != nil {
+			return // whoever reads from it sees why
 		}
 	}
-	return nil
+}
+
+// nextSignal takes a signal for the CMD if it is running; else it is 0.
+func (a *app) nextSignal() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.phase != running || len(a.pending) == 0 {
+		return 0
+	}
+	n := a.pending[0]
+	a.pending = a.pending[1:]
+	return n
+}
+
+func (a *app) wakeUp() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
 }
 
 // end notes how the CMD ended. If the init did not mean to stop it and the
@@ -424,7 +400,7 @@ func (a *app) end(e launch.Exited, lost bool, ran, pause time.Duration) (stays b
 		a.state.RestartAt = &at
 		entry = entry.WithField("restart-in", pause)
 	}
-	a.note(a.state)
+	a.shown.put(a.state)
 	a.mu.Unlock()
 	entry.Info("command ended")
 	switch {
@@ -451,10 +427,8 @@ func (a *app) signal(sig, halt syscall.Signal) error {
 		a.stopping = true
 	}
 	switch {
-	case a.phase == running:
-		return a.current.Send(launch.Signal{Number: int(sig)})
-	case a.phase == handing:
-		a.pend(sig)
+	case a.phase != idle:
+		return a.pend(sig)
 	case stop:
 		if !a.begun {
 			a.stop = sig
@@ -464,13 +438,21 @@ func (a *app) signal(sig, halt syscall.Signal) error {
 		return libcontainer.ErrNotRunning
 	default:
 		// The CMD is not there yet, or its service is being restarted.
-		a.pend(sig)
+		return a.pend(sig)
 	}
 	return nil
 }
 
-func (a *app) pend(sig syscall.Signal) {
-	if len(a.pending) < maxPending && !slices.Contains(a.pending, int(sig)) {
-		a.pending = append(a.pending, int(sig))
+// pend keeps a signal for the CMD, as the kernel does for a process: one that
+// is not queued is pending once. The caller holds mu.
+func (a *app) pend(sig syscall.Signal) error {
+	switch {
+	case sig < realTime && slices.Contains(a.pending, int(sig)):
+		return nil
+	case len(a.pending) >= maxPending:
+		return fmt.Errorf("%d signals wait for the command's launcher already: %w", maxPending, errdefs.ErrUnavailable)
 	}
+	a.pending = append(a.pending, int(sig))
+	a.wakeUp()
+	return nil
 }

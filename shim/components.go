@@ -362,9 +362,7 @@ func stays(conn *launch.Conn, until <-chan struct{}) bool {
 	late := make(chan bool, 1) // whether nothing came until the deadline
 	go func() {
 		_, files, err := conn.Receive()
-		for _, f := range files {
-			f.Close()
-		}
+		dropAll(files)
 		late <- errors.Is(err, os.ErrDeadlineExceeded)
 	}()
 	select {
@@ -447,23 +445,13 @@ func (s *componentSet) serveCommand(a *app, conn *launch.Conn) error {
 		return fmt.Errorf("unexpected %T", m)
 	}
 	s.commandStarted()
-	if err := a.untimed(conn); err != nil {
+	if err := a.door.untimed(conn); err != nil {
 		return err
 	}
 	if _, _, err = conn.Receive(); !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil
-}
-
-// untimed lets a connection stay silent as long as the container runs.
-func (a *app) untimed(conn *launch.Conn) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
-		return nil
-	}
-	return conn.SetDeadline(time.Time{})
 }
 
 func (c *component) take(conn *launch.Conn) bool {
@@ -495,15 +483,13 @@ func (c *component) follow(a *app, conn *launch.Conn) error {
 	if err := conn.Send(c.Order, c.output.theirs[:]...); err != nil {
 		return err
 	}
-	if err := a.untimed(conn); err != nil {
+	if err := a.door.untimed(conn); err != nil {
 		return err
 	}
 	runs := true // until its end is reported: then its launcher may go
 	for {
 		m, files, err := conn.Receive()
-		for _, f := range files {
-			f.Close()
-		}
+		dropAll(files)
 		if err != nil {
 			if runs {
 				c.report(func(l *log.Entry) { l.Warn("the launcher of a component is gone") })

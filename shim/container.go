@@ -11,6 +11,7 @@ import (
 	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/protobuf"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
@@ -31,6 +32,7 @@ type container struct {
 	bundle   bundle
 	events   *events
 	children *children
+	loggers  *loggers
 	options  config.Options
 	plan     *initmode.Plan
 	spec     *specs.Spec // as rewritten
@@ -40,6 +42,7 @@ type container struct {
 	log      *log.Entry
 
 	init    *process
+	pid1    procDir       // of init, for as long as there is a container
 	app     *app          // nil unless pid 1 is an init that uses the launcher
 	watch   *initWatch    // what it tells about its state; may be nil
 	console *consoleLog   // what pid 1 itself says, if it has a console of its own
@@ -132,7 +135,7 @@ func (c *container) halt() {
 				case <-time.After(pause):
 				case <-deadline:
 					c.log.WithField("timeout", c.options.HaltTimeout).Warn("the init did not halt in time, killing it")
-					if err := c.lc.Signal(unix.SIGKILL); err != nil {
+					if err := c.killAll(); err != nil {
 						c.log.WithError(err).Warn("kill the init")
 					}
 					return
@@ -163,31 +166,22 @@ func (c *container) waitInit() {
 			c.log.WithError(err).Warn("kill the processes that pid 1 left")
 		}
 	}
+	c.killExecs()
 	c.running.Wait()
-
-	if c.console != nil {
-		c.console.Close() // its last words may say more
-	}
-	if c.watch != nil {
-		c.watch.close()
-	}
-	if c.app != nil {
-		c.app.close()
-	}
-	c.components.close()
+	c.stopListening()
 	end := c.known(killed)
 	end.init = ws
 	status := end.status()
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
-	if end.service && end.app == nil && end.stop == 0 && !killed && c.init.io.files[2] != nil {
-		fmt.Fprintln(c.init.io.files[2], "rich: the init ended before it started the command")
+	if end.service && end.app == nil && end.stop == 0 && !killed {
+		c.init.io.complain(errors.New("the init ended before it started the command"))
 	}
 	// Whoever cleans up after a shim that is killed from here on knows it.
 	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")
 	}
 	c.afterInit(end, status, at)
-	c.init.io.finish()
+	c.init.io.finish(c.stuck())
 	if c.ooms != nil {
 		c.ooms.stop()
 	}
@@ -200,6 +194,48 @@ func (c *container) waitInit() {
 		ExitedAt:    protobuf.ToTimestamp(at),
 	})
 	c.init.end()
+}
+
+// stopListening ends everything that hears what the container says, at once:
+// what has been said is taken in, and who holds that up is waited for no longer
+// than the longest of them.
+func (c *container) stopListening() {
+	var ends sync.WaitGroup
+	if c.console != nil {
+		ends.Go(func() { _ = c.console.Close() }) // its last words may say more
+	}
+	if c.watch != nil {
+		ends.Go(c.watch.close)
+	}
+	if c.app != nil {
+		c.app.close()
+	}
+	c.components.close()
+	ends.Wait()
+}
+
+// killExecs kills the execs that run beside a pid 1 that is gone. They die with
+// it where it has a pid namespace, and elsewhere with the container's cgroup,
+// unless one of them has left that.
+func (c *container) killExecs() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.execs {
+		if p.current() == tasktypes.Status_RUNNING {
+			_ = p.proc.Signal(unix.SIGKILL) // it may have ended
+		}
+	}
+}
+
+// stuck is how long the end of the task, or of an exec, is held up by a reader
+// that takes nothing.
+func (c *container) stuck() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.killed {
+		return killedStuck
+	}
+	return drainStuck
 }
 
 // known is what is known about the container's end but for that of pid 1.
@@ -242,5 +278,6 @@ func (c *container) destroy() error {
 	if err := c.bundle.sweep(c.made); err != nil {
 		return err
 	}
+	c.pid1.Close()
 	return os.RemoveAll(c.bundle.path())
 }

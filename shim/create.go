@@ -88,10 +88,11 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		bundle:   b,
 		events:   s.events,
 		children: s.children,
+		loggers:  s.loggers,
 		execs:    map[string]*process{},
 		gone:     make(chan struct{}),
 		crashes:  rate.NewLimiter(reportsPerSecond, maxReports),
-		log:      log.G(ctx).WithField("container", r.ID),
+		log:      hostLog(log.G(ctx).WithField("container", r.ID)),
 	}
 	// A Create that was interrupted may have left something.
 	if _, err := remains(r.Bundle, s.children); err != nil {
@@ -384,6 +385,7 @@ func (c *container) revertContainer() error {
 	if c.console != nil {
 		c.console.Close()
 	}
+	c.pid1.Close()
 	errs = append(errs, c.lc.Destroy())
 	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
 		c.log.WithError(err).Warn("poststop hooks")
@@ -416,7 +418,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 			return err
 		}
 	}
-	if err := c.init.open(ctx, loggerInfo{r.ID, namespace}, streamUID, streamGID); err != nil {
+	if err := c.init.open(ctx, loggerInfo{r.ID, namespace, c.loggers}, streamUID, streamGID); err != nil {
 		return err
 	}
 	if c.components, err = c.newComponents(uid, gid); err != nil {
@@ -442,6 +444,9 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if err != nil {
 		return err
 	}
+	if c.pid1, err = openProc(pid); err != nil {
+		return err
+	}
 	c.init.started(pid, tasktypes.Status_CREATED)
 	c.starters = newStarters(func() (*libcontainer.Container, error) {
 		return libcontainer.Load(c.bundle.path(stateDir), c.id)
@@ -455,7 +460,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.metrics, err = c.newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
-	if c.ooms, err = watchOOM(pid, c.made.Cgroups, func() { c.events.add(&eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
+	if c.ooms, err = watchOOM(pid, c.made.Cgroups, func() { c.events.addMinor(c.id, &eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
 		c.log.WithError(err).Warn("there will be no OOM events")
 	}
 	return c.limitComponents()
@@ -475,11 +480,12 @@ func (c *container) listen(uid, gid int) (err error) {
 		told:       told,
 		record:     c.plan.Service,
 		onExit:     c.options.OnExit,
-		note:       c.noteState,
+		shown:      newLatest(c.noteState),
+		wake:       make(chan struct{}, 1),
 		stdio:      c.init.io,
 		isStop:     c.isStop,
 		halt:       c.halt,
-		kill:       func() error { return c.lc.Signal(unix.SIGKILL) },
+		kill:       c.killAll,
 		prestart:   c.prestartService,
 		begins:     c.hooks.starting,
 		crashed:    c.commandCrashed,

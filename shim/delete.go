@@ -3,13 +3,13 @@ package shim
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/protobuf"
 	"github.com/opencontainers/runc/libcontainer"
-	"golang.org/x/sys/unix"
 )
 
 // Delete removes an ended exec, or a container that has ended or was never
@@ -32,11 +32,15 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 		return nil, toRPC(err)
 	}
 	if p.current() == tasktypes.Status_CREATED {
-		if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+		if err := c.killAll(); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
 			return nil, toRPC(err)
 		}
 	}
-	<-p.done
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return nil, toRPC(fmt.Errorf("wait for the end of pid 1: %w", ctx.Err()))
+	}
 	if err := c.destroy(); err != nil {
 		return nil, toRPC(err)
 	}

@@ -21,7 +21,17 @@ const (
 	// retryMin and retryMax bound the pause after a failed try.
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
+	// maxMinor bounds how many events of a container wait that it can bring
+	// about itself, as often as it likes. The rest says nothing new.
+	maxMinor = 16
 )
+
+// queued is an event that waits. minor is the container that has brought it
+// about by itself, empty for all other events.
+type queued struct {
+	*types.Envelope
+	minor string
+}
 
 // events delivers events to containerd in the order in which they are
 // added. While containerd is away they wait: it must learn of every exit.
@@ -30,16 +40,18 @@ type events struct {
 	client    *ttrpcutil.Client
 
 	mu      sync.Mutex
-	queue   []*types.Envelope
-	pending chan struct{} // has an item while the queue is not empty
-	closed  chan struct{} // no more events will be added
-	gaveUp  chan struct{} // what is still queued will not be delivered
+	queue   []queued
+	minors  map[string]int // minor events in the queue, by container
+	pending chan struct{}  // has an item while the queue is not empty
+	closed  chan struct{}  // no more events will be added
+	gaveUp  chan struct{}  // what is still queued will not be delivered
 	drained chan struct{}
 }
 
 func newEvents(namespace, address string) (*events, error) {
 	e := &events{
 		namespace: namespace,
+		minors:    map[string]int{},
 		pending:   make(chan struct{}, 1),
 		closed:    make(chan struct{}),
 		gaveUp:    make(chan struct{}),
@@ -54,19 +66,32 @@ func newEvents(namespace, address string) (*events, error) {
 }
 
 // add queues an event. It never blocks.
-func (e *events) add(event any) {
+func (e *events) add(event any) { e.queueFor("", event) }
+
+// addMinor queues an event that a container can bring about by itself, unless
+// containerd is away and has too many of them to come.
+func (e *events) addMinor(container string, event any) { e.queueFor(container, event) }
+
+func (e *events) queueFor(minor string, event any) {
 	body, err := typeurl.MarshalAnyToProto(event)
 	if err != nil {
 		log.L.WithError(err).Errorf("marshal event %T", event)
 		return
 	}
 	e.mu.Lock()
-	e.queue = append(e.queue, &types.Envelope{
+	if minor != "" {
+		if e.minors[minor] == maxMinor {
+			e.mu.Unlock()
+			return
+		}
+		e.minors[minor]++
+	}
+	e.queue = append(e.queue, queued{minor: minor, Envelope: &types.Envelope{
 		Timestamp: protobuf.ToTimestamp(time.Now()),
 		Namespace: e.namespace,
 		Topic:     topic(event),
 		Event:     body,
-	})
+	}})
 	e.mu.Unlock()
 	select {
 	case e.pending <- struct{}{}:
@@ -92,7 +117,7 @@ func (e *events) run() {
 		e.mu.Lock()
 		var next *types.Envelope
 		if len(e.queue) > 0 {
-			next = e.queue[0]
+			next = e.queue[0].Envelope
 		}
 		e.mu.Unlock()
 		if next == nil {
@@ -131,7 +156,12 @@ func (e *events) run() {
 		}
 		pause = retryMin
 		e.mu.Lock()
-		e.queue[0] = nil
+		if minor := e.queue[0].minor; minor != "" {
+			if e.minors[minor]--; e.minors[minor] == 0 {
+				delete(e.minors, minor)
+			}
+		}
+		e.queue[0] = queued{}
 		e.queue = e.queue[1:]
 		e.mu.Unlock()
 	}

@@ -150,8 +150,9 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 		if err := a.children.start(ctx, lc, proc); err != nil {
 			return err
 		}
-		if pid, err := proc.Pid(); err == nil {
-			fault = inspectProgram(pid, hook.Path)
+		if process, err := procOf(proc); err == nil {
+			fault = inspectProgram(process, hook.Path)
+			process.Close()
 		}
 		err := lc.Exec()
 		if err != nil {

@@ -18,16 +18,16 @@ const inspectTimeout = 2 * time.Second
 
 // inspectProgram says why the kernel cannot execute a program of a container,
 // as a process of it sees its files; nil if no reason is found.
-func inspectProgram(pid int, path string) error {
+func inspectProgram(process procDir, path string) error {
 	found := make(chan error, 1)
 	go func() {
-		root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		root, err := process.open("root", unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			found <- nil // the process is gone
 			return
 		}
-		defer unix.Close(root)
-		found <- inspectIn(root, path)
+		defer root.Close()
+		found <- inspectIn(int(root.Fd()), path)
 	}()
 	select {
 	case err := <-found:

@@ -158,6 +158,12 @@ func (p *hookProcess) begin(ctx context.Context, start func(context.Context) err
 	if ctx.Err() != nil {
 		p.kill() // its timeout was over before it was there
 	}
+	ended := awaitEnd(pid)
+	p.mu.Lock()
+	if ended {
+		p.pid = 0 // and nobody else's yet
+	}
+	p.mu.Unlock()
 	state, err := p.children.wait(p.proc)
 	p.ended <- waitStatus(state, err)
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/hooks"
@@ -239,21 +238,6 @@ func (c *container) prestartService() error {
 	return err
 }
 
-// complainTimeout bounds how long the reader of a terminal is waited for.
-const complainTimeout = time.Second
-
-// complain prints an error where the CMD's own messages would be.
-func (o *stdio) complain(err error) {
-	switch {
-	case o.tty != nil && o.tty.stdout != nil:
-		_ = o.tty.stdout.SetWriteDeadline(time.Now().Add(complainTimeout))
-		fmt.Fprintf(o.tty.stdout, "rich: %v\r\n", err)
-		_ = o.tty.stdout.SetWriteDeadline(time.Time{})
-	case o.files[2] != nil:
-		fmt.Fprintf(o.files[2], "rich: %v\n", err)
-	}
-}
-
 // prestartPid1 is called before pid 1 is let go that is the CMD or its
 // parent.
 func (c *container) prestartPid1() error {
@@ -262,7 +246,7 @@ func (c *container) prestartPid1() error {
 		c.hooks.starting()
 		return nil
 	}
-	if kerr := c.lc.Signal(unix.SIGKILL); kerr != nil && !errors.Is(kerr, libcontainer.ErrNotRunning) {
+	if kerr := c.killAll(); kerr != nil && !errors.Is(kerr, libcontainer.ErrNotRunning) {
 		err = errors.Join(err, kerr)
 	}
 	return err
@@ -277,7 +261,7 @@ func (c *container) runInside(ctx context.Context, hook config.Hook, option stri
 	end := c.hooks.runBounded(ctx, hook.Timeout, proc, func(ctx context.Context) error {
 		return c.startInside(ctx, proc, func(lc *libcontainer.Container) error { return c.children.start(ctx, lc, proc) })
 	})
-	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.init.pid, hook.Path) })
+	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.pid1, hook.Path) })
 }
 
 // report logs how a hook ended, and says why if it failed.
@@ -360,11 +344,9 @@ func (h *hookSet) begin(ctx context.Context, ending hooks.Ending) (hook config.H
 	return hook, ctx, ok
 }
 
-// leaving reports whether pid 1 is gone or about to be: an ending process has
-// no namespaces before it is a zombie.
+// leaving reports whether pid 1 is gone or about to be.
 func (c *container) leaving() bool {
-	_, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", c.init.pid))
-	return err != nil
+	return !c.pid1.hasFiles()
 }
 
 func never() bool { return false }

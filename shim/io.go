@@ -241,21 +241,22 @@ func (o *stdio) closeStdin() {
 }
 
 // finish ends the streams after the process: what a terminal still holds is
-// delivered, then containerd's readers see the end.
-func (o *stdio) finish() {
+// delivered, then containerd's readers see the end. A reader that takes nothing
+// is waited for no longer than stuck.
+func (o *stdio) finish(stuck time.Duration) {
 	if o.tty != nil {
-		o.tty.drain()
+		o.tty.drain(stuck)
 	}
 	o.release()
-	o.await(drainStuck)
+	o.await(stuck)
 	o.close()
 }
 
 // leave ends the streams after an exec. What it has left behind may go on to
 // write, until the exec is deleted.
-func (o *stdio) leave() {
+func (o *stdio) leave(stuck time.Duration) {
 	if len(o.relays) == 0 {
-		o.finish()
+		o.finish(stuck)
 		return
 	}
 	o.release()

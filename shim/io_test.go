@@ -70,7 +70,7 @@ func TestStdioFifos(t *testing.T) {
 			}
 		}
 	}
-	o.finish()
+	o.finish(drainStuck)
 	if got := <-stdout; string(got) != "output" {
 		t.Errorf("stdout: %q", got)
 	}
@@ -126,7 +126,7 @@ func TestStdioFile(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		o.finish()
+		o.finish(drainStuck)
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != "line\nline\nline\nline\n" {
 		t.Errorf("got %q, %v", got, err)
@@ -151,7 +151,7 @@ func TestStdioBinary(t *testing.T) {
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	o, err := openStdio(context.Background(), streams{stdout: "binary://" + program + "?key=value&flag", stderr: "binary://" + program}, loggerInfo{"id", "ns"}, false)
+	o, err := openStdio(context.Background(), streams{stdout: "binary://" + program + "?key=value&flag", stderr: "binary://" + program}, loggerInfo{id: "id", namespace: "ns", all: newLoggers()}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestStdioBinary(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o.finish()
+	o.finish(drainStuck)
 	want := "id ns flag key value\npipe\npipe\n"
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		got, err := os.ReadFile(result)
@@ -222,7 +222,7 @@ func TestStdioPiped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(left)
-	o.leave()
+	o.leave(drainStuck)
 	if got := <-stderr; string(got) != "error" {
 		t.Errorf("stderr: %q", got)
 	}

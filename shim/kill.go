@@ -2,8 +2,8 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,7 +71,7 @@ func (c *container) kill(sig syscall.Signal) error {
 		c.killed = true
 		c.mu.Unlock()
 		hooks := c.hooks.killed() // pid 1 may be gone already
-		if err := c.lc.Signal(sig); !hooks {
+		if err := c.killAll(); !hooks {
 			return err
 		}
 		return nil
@@ -96,7 +96,19 @@ func (c *container) killCreated(sig syscall.Signal) error {
 		c.app.stop, c.app.stopping = sig, true
 		c.app.mu.Unlock()
 	}
-	return c.lc.Signal(unix.SIGKILL)
+	return c.killAll()
+}
+
+// killAll kills the container.
+func (c *container) killAll() error {
+	// libcontainer's own way waits for a Start that goes on, which something
+	// outside of the container can hold up.
+	first := c.init.proc.Signal(unix.SIGKILL)
+	err := c.lc.Signal(unix.SIGKILL)
+	if first == nil && errors.Is(err, libcontainer.ErrNotRunning) {
+		return nil // that fast
+	}
+	return err
 }
 
 const (
@@ -120,27 +132,43 @@ func (c *container) killDumbInit(sig syscall.Signal) error {
 		case <-time.After(childPoll):
 		}
 	}
+	if err == nil {
+		defer child.Close()
+	}
 	if sig > maxForwarded && err == nil {
-		return unix.Kill(child, sig)
+		return child.signal(sig)
 	}
 	return c.init.proc.Signal(sig)
 }
 
 // child returns the process that dumb-init has started, once it is the CMD.
 // Before it executes that, it makes itself the leader of a process group.
-func (c *container) child() (int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.init.pid, c.init.pid))
+func (c *container) child() (procDir, error) {
+	data, err := c.pid1.read(fmt.Sprintf("task/%d/children", c.init.pid))
 	if err != nil {
-		return 0, err
+		return procDir{}, err
 	}
 	// The first child is the CMD; later ones are orphans that came to pid 1.
 	first, _, _ := strings.Cut(string(data), " ")
 	pid, err := strconv.Atoi(first)
 	if err != nil {
-		return 0, fmt.Errorf("dumb-init has no child: %w", err)
+		return procDir{}, fmt.Errorf("dumb-init has no child: %w", err)
 	}
-	if flags, ok := processFlags(pid); !ok || flags&flagForkNoExec != 0 {
-		return 0, fmt.Errorf("process %d has not executed the command yet", pid)
+	child, err := openProc(pid)
+	if err != nil {
+		return procDir{}, err
 	}
-	return pid, nil
+	// Between the list and here the number may have become another's. As long
+	// as pid 1 has not been waited for, only its own children have it for a
+	// parent.
+	switch s, ok := child.stat(); {
+	case !ok || s.parent != c.init.pid || c.pid1.waitedFor():
+		err = fmt.Errorf("process %d is no child of dumb-init any more", pid)
+	case s.flags&flagForkNoExec != 0:
+		err = fmt.Errorf("process %d has not executed the command yet", pid)
+	}
+	if err != nil {
+		child.Close()
+	}
+	return child, err
 }

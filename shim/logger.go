@@ -8,25 +8,57 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
-// loggerGrace is how long a logging program may take to end after SIGTERM,
-// before it is killed.
-const loggerGrace = 12 * time.Second
+const (
+	// loggerGrace is how long a logging program may take to end once its
+	// input has ended, before SIGTERM, and after that before it is killed.
+	loggerGrace = 12 * time.Second
+	// loggerHurry is the former of these when the shim is about to leave:
+	// containerd's own shim sends SIGTERM at once.
+	loggerHurry = 2 * time.Second
+)
 
 // loggerInfo is what a logging program is told about its container.
 type loggerInfo struct {
 	id, namespace string
+	all           *loggers
+}
+
+// loggers are the logging programs that are to end. The shim does not leave
+// before them: nobody else would end one that does not do so by itself.
+type loggers struct {
+	running sync.WaitGroup
+	leaving chan struct{} // closed when the shim is about to leave
+}
+
+func newLoggers() *loggers { return &loggers{leaving: make(chan struct{})} }
+
+// end ends them all, or what of them does so until ctx ends.
+func (l *loggers) end(ctx context.Context) error {
+	close(l.leaving)
+	ended := make(chan struct{})
+	go func() {
+		l.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // logger is a program that takes a container's output, named by a URI
 // binary:///path?key=value (containerd's docs/runtime-v2.md, IO).
 type logger struct {
 	cmd            *exec.Cmd
+	all            *loggers
 	stdout, stderr *os.File // the process's ends
 }
 
@@ -58,7 +90,7 @@ func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, e
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start logging program: %w", err)
 	}
-	l := &logger{cmd: cmd, stdout: pipes[0][1], stderr: pipes[1][1]}
+	l := &logger{cmd: cmd, all: info.all, stdout: pipes[0][1], stderr: pipes[1][1]}
 	pipes[2][1].Close()
 	ready, err := pollable(pipes[2][0])
 	pipes[2] = [2]*os.File{}
@@ -115,19 +147,32 @@ func (l *logger) kill() error {
 // stop lets the program finish: its input has ended, then it is asked, then
 // killed. It does not wait for that.
 func (l *logger) stop() {
-	go func() {
+	l.all.running.Go(func() {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
 			_ = l.cmd.Wait()
 		}()
-		for _, s := range []unix.Signal{0, unix.SIGTERM, unix.SIGKILL} {
-			_ = l.cmd.Process.Signal(s)
-			select {
-			case <-ended:
-				return
-			case <-time.After(loggerGrace):
+		wait := func(leaving <-chan struct{}) bool {
+			late := time.After(loggerGrace)
+			for {
+				select {
+				case <-ended:
+					return true
+				case <-late:
+					return false
+				case <-leaving:
+					late, leaving = time.After(loggerHurry), nil
+				}
 			}
 		}
-	}()
+		if wait(l.all.leaving) {
+			return
+		}
+		_ = l.cmd.Process.Signal(unix.SIGTERM)
+		if !wait(nil) {
+			_ = l.cmd.Process.Kill()
+			wait(nil)
+		}
+	})
 }

@@ -41,7 +41,7 @@ func TestLoggerNeverReady(t *testing.T) {
 				defer cancel()
 				began := time.Now()
 				p := &process{streams: streams{stdout: scheme + "://" + program}}
-				err := p.open(ctx, loggerInfo{"id", "ns"}, 0, 0)
+				err := p.open(ctx, loggerInfo{id: "id", namespace: "ns", all: newLoggers()}, 0, 0)
 				if err == nil || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), program) {
 					t.Errorf("got %v, want that it says %q", err, c.word)
 				}

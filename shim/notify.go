@@ -12,6 +12,8 @@ import (
 	"unicode"
 
 	"golang.org/x/time/rate"
+
+	"containerd-shim-rich/launch"
 )
 
 const (
@@ -75,6 +77,7 @@ func watchInit(dir, name string, uid, gid int, changed func(initState)) (*initWa
 	if err := ownSocket(dir, name, uid, gid); err != nil {
 		return nil, errors.Join(err, socket.Close())
 	}
+	launch.RefuseRights(socket)
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &initWatch{
 		socket: socket, changed: changed, limit: rate.NewLimiter(notifyRate, notifyBurst),
@@ -86,6 +89,8 @@ func watchInit(dir, name string, uid, gid int, changed func(initState)) (*initWa
 }
 
 func (w *initWatch) read(ctx context.Context) {
+	// What nobody has read may hold anything.
+	defer func() { _ = launch.Drop(w.socket) }()
 	defer close(w.done)
 	buf := make([]byte, maxNotify)
 	for w.limit.Wait(ctx) == nil {
@@ -154,10 +159,11 @@ func printable(text string) string {
 	return text
 }
 
+// close ends it. Who holds it up is not waited for.
 func (w *initWatch) close() {
 	w.cancel()
-	w.socket.Close()
-	<-w.done
+	_ = w.socket.SetReadDeadline(time.Now()) // it may be closed already
+	awaitStuck(w.done)
 }
 
 // noteInit tells the state of the init, in the log and in a file of the

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -106,13 +107,17 @@ func TestInitWatchHostile(t *testing.T) {
 	err = raw.Control(func(fd uintptr) {
 		sent = unix.Sendmsg(int(fd), []byte("STATUS=one"), unix.UnixRights(pipe[1], pipe[1], pipe[1]), nil, 0)
 	})
-	if err != nil || sent != nil {
+	switch {
+	case errors.Is(sent, unix.EPERM):
+		// The kernel can refuse descriptors, and does.
+	case err != nil || sent != nil:
 		t.Fatal(err, sent)
+	default:
+		if got := nextState(t, states); got.Text != "one" {
+			t.Errorf("got %+v", got)
+		}
 	}
 	unix.Close(pipe[1])
-	if got := nextState(t, states); got.Text != "one" {
-		t.Errorf("got %+v", got)
-	}
 	ended := make(chan struct{})
 	go func() {
 		_, _ = reader.Read(make([]byte, 1)) // it ends by EOF: nobody has the other end

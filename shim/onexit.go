@@ -52,18 +52,19 @@ type appState struct {
 func (a *app) await(conn *launch.Conn) (again bool, err error) {
 	a.mu.Lock()
 	closed := a.closed
-	if !closed {
-		var deadline time.Time
-		if a.state.RestartAt != nil {
-			deadline = *a.state.RestartAt
-		}
-		err = conn.SetDeadline(deadline)
+	var deadline time.Time
+	if a.state.RestartAt != nil {
+		deadline = *a.state.RestartAt
 	}
 	a.mu.Unlock()
-	if closed || err != nil {
+	if closed {
+		return false, nil
+	}
+	if err := a.door.deadline(conn, deadline); err != nil {
 		return false, err
 	}
-	m, _, err := conn.Receive()
+	m, files, err := conn.Receive()
+	dropAll(files)
 	_, left := m.(launch.Exited)
 	a.mu.Lock()
 	defer a.mu.Unlock()

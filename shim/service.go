@@ -24,6 +24,7 @@ type service struct {
 	namespace string
 	events    *events
 	children  *children
+	loggers   *loggers
 	shutdown  shutdown.Service
 	rest      rest
 
@@ -53,6 +54,8 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		return nil, fmt.Errorf("connect to containerd's events: %w", err)
 	}
 	sd.RegisterCallback(ev.close)
+	logs := newLoggers()
+	sd.RegisterCallback(logs.end)
 	// Not left to the library: that does it when the last event is delivered,
 	// and by the bundle, which containerd may have removed by then.
 	serves, err := containerd.ReadAddress(addressFile)
@@ -78,6 +81,7 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		namespace:  namespace,
 		events:     ev,
 		children:   newChildren(),
+		loggers:    logs,
 		shutdown:   sd,
 		containers: map[string]*container{},
 		creations:  map[string]*creation{},

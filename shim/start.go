@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	eventstypes "github.com/containerd/containerd/api/events"
@@ -112,7 +111,7 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 			streams.close()
 		}
 	}()
-	if err := p.open(ctx, loggerInfo{c.id, namespace}, uid, gid); err != nil {
+	if err := p.open(ctx, loggerInfo{c.id, namespace, c.loggers}, uid, gid); err != nil {
 		return err
 	}
 	if err := c.runBeside(ctx, p); err != nil {
@@ -134,7 +133,7 @@ func (c *container) runBeside(ctx context.Context, p *process) error {
 		}
 		return p.run(ctx, c.children, lc)
 	}); err != nil {
-		if c.halted.Load() || exiting(c.init.pid) {
+		if c.halted.Load() || c.pid1.exiting() {
 			// The init kills what it finds, and after its end the kernel
 			// does. libcontainer only knows that the process went away.
 			err = withClass(err, errdefs.ErrFailedPrecondition)
@@ -154,33 +153,10 @@ func (c *container) runBeside(ctx context.Context, p *process) error {
 func (c *container) inCgroup(p *libcontainer.Process, start func() error) error {
 	c.fence.place(p, c.init.pid)
 	err := start()
-	if err := c.fence.clear(c.init.pid); err != nil && !exiting(c.init.pid) {
+	if err := c.fence.clear(c.init.pid); err != nil && !c.pid1.exiting() {
 		c.log.WithError(err).Warn("move processes to the init's cgroup")
 	}
 	return err
-}
-
-// Flags of /proc/PID/stat (proc_pid_stat(5), include/linux/sched.h).
-const (
-	flagExiting    = 0x4  // PF_EXITING: it is on its way out
-	flagForkNoExec = 0x40 // PF_FORKNOEXEC: it still is what its parent is
-)
-
-// exiting reports whether a process is on its way out or gone.
-func exiting(pid int) bool {
-	flags, ok := processFlags(pid)
-	return !ok || flags&flagExiting != 0
-}
-
-// processFlags returns the flags of a process, and false if it is gone.
-func processFlags(pid int) (uint64, bool) {
-	// State, ppid, pgrp, session, tty_nr, tpgid, flags.
-	_, fields := procStat(pid)
-	if len(fields) < 7 {
-		return 0, false
-	}
-	flags, err := strconv.ParseUint(fields[6], 10, 64)
-	return flags, err == nil
 }
 
 // waitExec follows an exec to its end and announces it.
@@ -189,7 +165,7 @@ func (c *container) waitExec(p *process) {
 	state, err := c.children.wait(p.proc)
 	at := time.Now()
 	status := launch.ExitStatus(waitStatus(state, err))
-	p.io.leave()
+	p.io.leave(c.stuck())
 	p.exited(status, at)
 	c.events.add(&eventstypes.TaskExit{
 		ContainerID: c.id,

@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,14 +103,28 @@ func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *lib
 // list of children.
 func (c *children) abort(list string, over <-chan struct{}) {
 	for {
-		for pid := range c.straysOf(list) {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
+		c.killStrays(list)
 		select {
 		case <-over:
 			return
 		case <-time.After(strayPoll):
 		}
+	}
+}
+
+// killStrays kills those of one thread.
+func (c *children) killStrays(list string) {
+	for _, pid := range childrenOf(list) {
+		process, err := openProc(pid)
+		if err != nil {
+			continue
+		}
+		// It may have been waited for meanwhile, and its number be another's:
+		// not if it still is in the list now.
+		if _, ok := c.stray(process, pid); ok && slices.Contains(childrenOf(list), pid) {
+			_ = process.signal(unix.SIGKILL)
+		}
+		process.Close()
 	}
 }
 
@@ -134,22 +148,24 @@ func (c *children) wait(p *libcontainer.Process) (*os.ProcessState, error) {
 // needs no thread, other than a wait by libcontainer, with which each container
 // would cost one of 40 KiB. Where the kernel does not offer that (before
 // 5.10, pidfd_open(2)) it returns at once, and also if there is no such child,
-// whoever has its number by now.
-func awaitEnd(pid int) {
+// whoever has its number by now; then ended is false.
+func awaitEnd(pid int) (ended bool) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
-		return
+		return false
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	defer f.Close()
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return
+		return false
 	}
-	_ = conn.Read(func(fd uintptr) bool {
+	err = conn.Read(func(fd uintptr) bool {
 		err := unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WNOWAIT, nil)
+		ended = err == nil
 		return !errors.Is(err, unix.EAGAIN)
 	})
+	return ended && err == nil
 }
 
 // reap waits for the strays, until there are none. One of a start that is
@@ -186,37 +202,41 @@ func (c *children) strays() map[int]bool {
 
 // straysOf lists those of one thread.
 func (c *children) straysOf(list string) map[int]bool {
-	data, err := os.ReadFile(list)
-	if err != nil {
-		return nil // a thread that has ended has no children
-	}
 	found := map[int]bool{}
-	for _, field := range strings.Fields(string(data)) {
-		pid, err := strconv.Atoi(field)
+	for _, pid := range childrenOf(list) {
+		process, err := openProc(pid)
 		if err != nil {
 			continue
 		}
-		c.mu.Lock()
-		_, owned := c.owned[pid]
-		c.mu.Unlock()
-		if name, fields := procStat(pid); !owned && strings.HasPrefix(name, stageName) && len(fields) > 0 {
-			found[pid] = fields[0] == "Z"
+		if s, ok := c.stray(process, pid); ok {
+			found[pid] = s.state == "Z"
 		}
+		process.Close()
 	}
 	return found
 }
 
-// procStat reads proc_pid_stat(5): the name of a process and the fields that
-// follow it, from the state on. It returns nothing for a process that is gone.
-func procStat(pid int) (name string, fields []string) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// stray reports whether a process is one of libcontainer's before it has become
+// what it was started for, and nobody's.
+func (c *children) stray(process procDir, pid int) (processStat, bool) {
+	c.mu.Lock()
+	_, owned := c.owned[pid]
+	c.mu.Unlock()
+	s, ok := process.stat()
+	return s, ok && !owned && strings.HasPrefix(s.name, stageName)
+}
+
+// childrenOf reads a thread's list of children (proc_tid_children(5)).
+func childrenOf(list string) []int {
+	data, err := os.ReadFile(list)
 	if err != nil {
-		return "", nil
+		return nil // a thread that has ended has no children
 	}
-	// The name, in parentheses, may hold anything.
-	begin, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
-	if begin < 0 || end < begin {
-		return "", nil
+	var pids []int
+	for _, field := range strings.Fields(string(data)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			pids = append(pids, pid)
+		}
 	}
-	return string(data[begin+1 : end]), strings.Fields(string(data[end+1:]))
+	return pids
 }

@@ -42,7 +42,13 @@ func TestReapStrays(t *testing.T) {
 	start := func(name string) int {
 		pid := startNamed(t, "true", name)
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-			if _, fields := procStat(pid); len(fields) > 0 && fields[0] == "Z" {
+			process, err := openProc(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, ok := process.stat()
+			process.Close()
+			if ok && s.state == "Z" {
 				return pid
 			}
 			if time.Now().After(deadline) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/launch"
 )
 
 const (
@@ -20,8 +22,10 @@ const (
 	// drainBusy is how long it is copied while there is more and more of it:
 	// what a process has written itself is then long gone.
 	drainBusy = 3 * drainQuiet
-	// drainStuck is how long the reader of the output may take nothing.
-	drainStuck = 10 * time.Second
+	// drainStuck is how long the reader of the output may take nothing, and
+	// killedStuck the same after SIGKILL, whose sender wants the end.
+	drainStuck  = 10 * time.Second
+	killedStuck = 2 * time.Second
 )
 
 // terminal copies between a pty and the streams that containerd names.
@@ -58,16 +62,20 @@ func newTerminal(stdin, stdout *os.File) (*terminal, error) {
 
 // start takes the pty's master and begins to copy. If the CMD has had one
 // before, what that still holds comes first.
+//
+// The master may have come from the container, where somebody may have kept it
+// and make it wait where it should not: whether it blocks is a property of the
+// open file (open(2)), not of our descriptor.
 func (t *terminal) start(master *os.File) error {
 	pty, err := pollable(master)
 	if err != nil {
 		return err
 	}
-	t.drain()
+	t.drain(drainStuck)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.master != nil {
-		t.master.Close()
+		go launch.Drop(t.master)
 		t.stopInput()
 	}
 	t.master = pty
@@ -94,7 +102,10 @@ func (t *terminal) stopInput() {
 	// Fails if the stream is none that can be waited for; then nothing
 	// waits.
 	_ = t.stdin.SetReadDeadline(time.Now())
-	<-t.input
+	select {
+	case <-t.input:
+	case <-time.After(drainQuiet):
+	}
 	_ = t.stdin.SetReadDeadline(time.Time{})
 }
 
@@ -135,6 +146,23 @@ func (t *terminal) copyOutput(pty *os.File, done chan<- struct{}) {
 	}
 }
 
+// ptmx is the device that is opened for a new terminal (pts(4)), whose
+// descriptor then is the master of it.
+var ptmx = unix.Mkdev(5, 2)
+
+// isTerminalMaster reports whether a descriptor that may be anything is the
+// master of a terminal. It asks nobody: the file system that an ioctl or fstat
+// would be passed on to may belong to the container, and not answer.
+func isTerminalMaster(fd int) bool {
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || unix.Mkdev(st.Rdev_major, st.Rdev_minor) != ptmx {
+		return false
+	}
+	_, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	return err == nil
+}
+
 // resize sets the size in characters; before the pty exists it is kept.
 func (t *terminal) resize(rows, cols uint16) error {
 	t.mu.Lock()
@@ -160,8 +188,8 @@ func setSize(pty *os.File, rows, cols uint16) error {
 
 // drain waits until the output of an ended process has been copied. What it has
 // left behind may go on to write, so a reader that takes all of it is not waited
-// for until there is no more.
-func (t *terminal) drain() {
+// for until there is no more, and one that takes nothing no longer than stuck.
+func (t *terminal) drain(stuck time.Duration) {
 	t.mu.Lock()
 	output := t.output
 	t.mu.Unlock()
@@ -177,7 +205,7 @@ func (t *terminal) drain() {
 		}
 		now := t.copied.Load()
 		quiet := now == copied || waited >= drainBusy
-		if quiet && !t.writing.Load() || waited >= drainStuck {
+		if quiet && !t.writing.Load() || waited >= stuck {
 			return
 		}
 		copied = now
@@ -198,7 +226,8 @@ func (t *terminal) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.master != nil {
-		t.master.Close()
+		go launch.Drop(t.master)
+		t.master = nil
 	}
 	if t.stdout != nil {
 		t.stdout.Close()

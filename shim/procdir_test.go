@@ -7,6 +7,15 @@ import (
 )
 
 func TestExiting(t *testing.T) {
+	exiting := func(pid int) bool {
+		t.Helper()
+		process, err := openProc(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { process.Close() })
+		return process.exiting()
+	}
 	if exiting(os.Getpid()) {
 		t.Error("this process is not on its way out")
 	}
@@ -14,10 +23,15 @@ func TestExiting(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	process, err := openProc(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer process.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if !exiting(cmd.Process.Pid) {
+	if !process.exiting() || !process.waitedFor() {
 		t.Error("a process that is gone counts as alive")
 	}
 }

@@ -1,0 +1,121 @@
+package shim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+)
+
+// procDir is a process by its directory in proc(5), opened while the process
+// was known to be the right one: all that is read by it and sent to it is that
+// process's, whoever has its number by now.
+type procDir struct{ dir *os.File }
+
+func openProc(pid int) (procDir, error) {
+	dir, err := os.Open(fmt.Sprintf("/proc/%d", pid))
+	return procDir{dir}, err
+}
+
+// procOf is for a process that is started and has not been waited for.
+func procOf(p *libcontainer.Process) (procDir, error) {
+	pid, err := p.Pid()
+	if err != nil {
+		return procDir{}, err
+	}
+	return openProc(pid)
+}
+
+// Close lets the process go.
+func (p procDir) Close() error { return p.dir.Close() }
+
+// signal sends a signal. The error is ESRCH when the process has been waited
+// for. That a directory will do is in the kernel since pidfd_send_signal(2) is
+// (Linux 5.1).
+func (p procDir) signal(sig syscall.Signal) error {
+	err := unix.PidfdSendSignal(int(p.dir.Fd()), sig, nil, 0)
+	if errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("signal a process by a descriptor: %w; it needs Linux 5.1", err)
+	}
+	return err
+}
+
+// waitedFor reports whether the process has been waited for: until then nobody
+// else has its number.
+func (p procDir) waitedFor() bool { return errors.Is(p.signal(0), unix.ESRCH) }
+
+// open opens a file below the directory.
+func (p procDir) open(name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(int(p.dir.Fd()), name, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: p.dir.Name() + "/" + name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func (p procDir) read(name string) ([]byte, error) {
+	f, err := p.open(name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// hasFiles reports whether the process has namespaces and open files: one that
+// ends loses them before it is a zombie.
+func (p procDir) hasFiles() bool {
+	var target [64]byte
+	_, err := unix.Readlinkat(int(p.dir.Fd()), "ns/mnt", target[:])
+	return err == nil
+}
+
+// Flags of proc_pid_stat(5), from the kernel's include/linux/sched.h.
+const (
+	flagExiting    = 0x4  // PF_EXITING: it is on its way out
+	flagForkNoExec = 0x40 // PF_FORKNOEXEC: it still is what its parent is
+)
+
+// processStat is some of what proc_pid_stat(5) tells.
+type processStat struct {
+	name   string
+	state  string
+	parent int
+	flags  uint64
+}
+
+// stat describes the process; ok is false if it is gone.
+func (p procDir) stat() (s processStat, ok bool) {
+	data, err := p.read("stat")
+	if err != nil {
+		return s, false
+	}
+	// The name, in parentheses, may hold anything.
+	begin, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if begin < 0 || end < begin {
+		return s, false
+	}
+	// State, ppid, pgrp, session, tty_nr, tpgid, flags.
+	fields := strings.Fields(string(data[end+1:]))
+	if len(fields) < 7 {
+		return s, false
+	}
+	s.name, s.state = string(data[begin+1:end]), fields[0]
+	parent, perr := strconv.Atoi(fields[1])
+	flags, ferr := strconv.ParseUint(fields[6], 10, 64)
+	s.parent, s.flags = parent, flags
+	return s, perr == nil && ferr == nil
+}
+
+// exiting reports whether the process is on its way out or gone.
+func (p procDir) exiting() bool {
+	s, ok := p.stat()
+	return !ok || s.flags&flagExiting != 0
+}
