@@ -178,3 +178,45 @@ func TestEventsEndAlone(t *testing.T) {
 		t.Error("it still tries")
 	}
 }
+
+// While containerd is away, what a container brings about by itself waits only up to a bound, of each container; nothing
+// else is lost by that.
+func TestT18QueueWhileContainerdIsAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	e, err := newEvents("ns", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10000 {
+		e.addMinor("loud", &eventstypes.TaskOOM{ContainerID: "loud"})
+	}
+	e.addMinor("quiet", &eventstypes.TaskOOM{ContainerID: "quiet"})
+	for range 100 {
+		e.add(&eventstypes.TaskOOM{ContainerID: "end"})
+	}
+	e.mu.Lock()
+	if len(e.queue) != maxMinor+1+100 {
+		t.Errorf("%d events wait", len(e.queue))
+	}
+	e.mu.Unlock()
+	sink := &eventSink{got: make(chan string, 1000)}
+	defer sink.serve(t, path)()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := e.close(ctx); err != nil {
+		t.Error(err)
+	}
+	close(sink.got)
+	got := map[string]int{}
+	for id := range sink.got {
+		got[id]++
+	}
+	if got["end"] != 100 || got["quiet"] != 1 || got["loud"] < 1 || got["loud"] > maxMinor+1 {
+		t.Errorf("got %v", got)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.minors) != 0 {
+		t.Errorf("still counted: %v", e.minors)
+	}
+}

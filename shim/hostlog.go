@@ -13,10 +13,12 @@ const (
 	// container: nearly all that is told there a container can bring about as
 	// often as it likes.
 	logBurst     = 32 << 10
-	logPerSecond = 128
+	logPerSecond = 64
 	// maxLogLine bounds a line in bytes. What is longer is cut, so that it is
 	// never mixed with another shim's (pipe(7), PIPE_BUF).
 	maxLogLine = 4 << 10
+	// lostLine is what a line about lost ones takes, in bytes.
+	lostLine = 512
 )
 
 // hostLog returns a log like base for what is told about one container.
@@ -44,7 +46,11 @@ func (o *boundedOutput) Write(line []byte) (int, error) {
 	if n > maxLogLine {
 		line = append(line[:maxLogLine-1:maxLogLine-1], '\n')
 	}
-	if !o.limit.AllowN(time.Now(), len(line)) {
+	cost := len(line)
+	if o.lost > 0 {
+		cost += lostLine
+	}
+	if !o.limit.AllowN(time.Now(), cost) {
 		o.lost++
 		return n, nil
 	}

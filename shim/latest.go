@@ -82,17 +82,27 @@ func (l *latest[T]) flush() {
 	l.mu.Lock()
 	written := l.written
 	l.mu.Unlock()
-	if written == nil {
+	if written == nil || l.limit.Tokens() < 0 {
 		return
 	}
-	select {
-	case <-written:
-	case <-time.After(flushTimeout):
-	}
+	await(written)
 }
 
 // close writes the last state.
 func (l *latest[T]) close() {
 	l.once.Do(func() { close(l.final) })
-	l.flush()
+	l.mu.Lock()
+	written := l.written
+	l.mu.Unlock()
+	if written != nil {
+		await(written)
+	}
+}
+
+// await waits until done is closed, for flushTimeout at the most.
+func await(done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-time.After(flushTimeout):
+	}
 }

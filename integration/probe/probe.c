@@ -11,6 +11,8 @@
  *   probe blob N                writes N bytes to stdout and N to stderr: byte i is 'A'+i%26 and 'a'+i%26
  *   probe cat                   copies stdin to stdout until its end
  *   probe sleep                 waits until a signal ends it
+ *   probe as-pid PID            becomes a process of that number with a child that waits; prints "ready", and then how the child
+ *                               ended; exits 17 if the number is taken
  *
  * The report is JSON. Strings that may hold any byte are base64; see probeReport in the Go harness for the fields.
  */
@@ -18,6 +20,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,6 +29,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -348,6 +352,37 @@ static int cat(void)
 	}
 }
 
+static int as_pid(pid_t wanted)
+{
+	struct clone_args args = {.exit_signal = SIGCHLD, .set_tid = (uintptr_t)&wanted, .set_tid_size = 1};
+	long pid = syscall(SYS_clone3, &args, sizeof args);
+	if (pid < 0 && errno == EEXIST)
+		return 17;
+	if (pid < 0)
+		fail("clone3");
+	int status;
+	if (pid > 0) {
+		if (waitpid((pid_t)pid, &status, 0) != pid)
+			fail("waitpid");
+		return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	}
+	pid_t child = fork();
+	if (child < 0)
+		fail("fork");
+	if (child == 0) {
+		execl("/proc/self/exe", "probe", "sleep", (char *)NULL);
+		_exit(1);
+	}
+	write_all(1, "ready\n", 6);
+	char byte;
+	read(0, &byte, 1); /* until the test has tried */
+	pid_t ended = waitpid(child, &status, WNOHANG);
+	kill(child, SIGKILL);
+	char text[32];
+	write_all(1, text, (size_t)sprintf(text, "%s\n", ended == child ? "hit" : "alive"));
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
@@ -369,6 +404,8 @@ int main(int argc, char **argv)
 		return blob(strtoull(argv[2], NULL, 10));
 	if (strcmp(verb, "cat") == 0 && argc == 2)
 		return cat();
+	if (strcmp(verb, "as-pid") == 0 && argc == 3)
+		return as_pid(atoi(argv[2]));
 	while (strcmp(verb, "sleep") == 0 && argc == 2)
 		pause();
 	return report(stdout);
