@@ -23,7 +23,7 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 		return nil, toRPC(err)
 	}
 	if r.ExecID != "" {
-		if err := c.deleteExec(p); err != nil {
+		if err := c.deleteExec(ctx, p); err != nil {
 			return nil, toRPC(err)
 		}
 		return p.deleted(), nil
@@ -57,9 +57,11 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 
 // deleteExec removes an exec. Its streams come to their end, also where a
 // process that it has left behind holds them.
-func (c *container) deleteExec(p *process) error {
-	p.take(true)
-	defer p.verb.Unlock()
+func (c *container) deleteExec(ctx context.Context, p *process) error {
+	if err := p.take(ctx, true); err != nil {
+		return err
+	}
+	defer p.leave()
 	if err := p.need("delete", tasktypes.Status_CREATED, tasktypes.Status_STOPPED); err != nil {
 		return err
 	}

@@ -53,6 +53,7 @@ func (c *container) addExec(r *task.ExecProcessRequest) error {
 		state:   tasktypes.Status_CREATED,
 		done:    make(chan struct{}),
 	}
+	p.verb = make(chan struct{}, 1)
 	p.given, p.giveUp = context.WithCancelCause(context.Background())
 	c.execs[r.ExecID] = p
 	c.events.add(&eventstypes.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})

@@ -25,7 +25,7 @@ const maxForwarded = 31
 // Kill sends a signal to a task or to one of its execs. A request for all
 // processes gets no more than that: the end of pid 1 is the end of all. After
 // that end it is fulfilled.
-func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
+func (s *service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
 	c, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, toRPC(err)
@@ -36,7 +36,7 @@ func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, 
 			err = nil
 		}
 	} else {
-		err = p.kill(sig)
+		err = p.kill(ctx, sig)
 	}
 	if err != nil {
 		return nil, toRPC(fmt.Errorf("signal %d: %w", r.Signal, err))
@@ -45,9 +45,11 @@ func (s *service) Kill(_ context.Context, r *task.KillRequest) (*emptypb.Empty, 
 }
 
 // kill delivers a signal that was sent to an exec.
-func (p *process) kill(sig syscall.Signal) error {
-	p.take(sig == unix.SIGKILL)
-	defer p.verb.Unlock()
+func (p *process) kill(ctx context.Context, sig syscall.Signal) error {
+	if err := p.take(ctx, sig == unix.SIGKILL); err != nil {
+		return err
+	}
+	defer p.leave()
 	if err := p.need("signal", tasktypes.Status_RUNNING); err != nil {
 		return err
 	}

@@ -29,9 +29,9 @@ type process struct {
 	done    chan struct{} // closed when the end has been announced
 	ending  sync.Once
 
-	// verb is held by what changes the state of an exec: its start, a signal,
-	// its removal. given ends when its start has to be given up.
-	verb   sync.Mutex
+	// verb has the item of who changes the state of an exec: its start, a
+	// signal, its removal. given ends when its start has to be given up.
+	verb   chan struct{}
 	given  context.Context
 	giveUp context.CancelCauseFunc
 
@@ -66,17 +66,32 @@ func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error
 	return nil
 }
 
-// take takes the turn for a verb, and gives up a start that has it if the verb
-// is to end the process.
-func (p *process) take(ends bool) {
-	if p.verb.TryLock() {
-		return
+// verbTimeout bounds the wait for a start that the container holds up, for
+// clients that set no deadline.
+const verbTimeout = 10 * time.Second
+
+// take takes the turn for a verb until leave, and gives up a start that has it
+// if the verb is to end the process.
+func (p *process) take(ctx context.Context, ends bool) error {
+	select {
+	case p.verb <- struct{}{}:
+		return nil
+	default:
 	}
 	if ends {
 		p.giveUp(errors.New("the process was to end before it had started"))
 	}
-	p.verb.Lock()
+	select {
+	case p.verb <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+	case <-time.After(verbTimeout):
+	}
+	return fmt.Errorf("exec %s is still being started: %w", p.id, errdefs.ErrUnavailable)
 }
+
+// leave gives the turn to others.
+func (p *process) leave() { <-p.verb }
 
 // stdio returns the streams, or nil if the process has never been started.
 func (p *process) stdio() *stdio {

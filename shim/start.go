@@ -60,8 +60,10 @@ func (c *container) start(ctx context.Context) error {
 }
 
 func (c *container) startExec(ctx context.Context, p *process, namespace string) error {
-	p.take(false)
-	defer p.verb.Unlock()
+	if err := p.take(ctx, false); err != nil {
+		return err
+	}
+	defer p.leave()
 	if err := p.need("start", tasktypes.Status_CREATED); err != nil {
 		return err
 	}

@@ -366,6 +366,10 @@ static int as_pid(pid_t wanted)
 			fail("waitpid");
 		return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 	}
+	int executed[2];
+	char byte;
+	if (pipe2(executed, O_CLOEXEC) < 0)
+		fail("pipe2");
 	pid_t child = fork();
 	if (child < 0)
 		fail("fork");
@@ -373,8 +377,10 @@ static int as_pid(pid_t wanted)
 		execl("/proc/self/exe", "probe", "sleep", (char *)NULL);
 		_exit(1);
 	}
+	close(executed[1]);
+	if (read(executed[0], &byte, 1) != 0) /* its end: the child is another program now */
+		fail("read");
 	write_all(1, "ready\n", 6);
-	char byte;
 	read(0, &byte, 1); /* until the test has tried */
 	pid_t ended = waitpid(child, &status, WNOHANG);
 	kill(child, SIGKILL);
