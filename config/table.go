@@ -350,6 +350,12 @@ var serviceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompi
 // reservedPrefix begins the names of the services that the runtime adds.
 const reservedPrefix = "rich-"
 
+// IsReserved reports whether a service, whose name may have a unit's suffix, is
+// or could be one that the runtime adds.
+func IsReserved(name string) bool {
+	return strings.HasPrefix(name, reservedPrefix) || name == "rich.target"
+}
+
 // setServices sets a list of services. The suffix of systemd's services is
 // left out, so that each of them has one name.
 func setServices(field *[]string, names []string) error {
@@ -359,7 +365,7 @@ func setServices(field *[]string, names []string) error {
 		switch {
 		case !serviceName().MatchString(name) || len(name) > maxServiceName-len(".service"):
 			return fmt.Errorf("service %q: want a name of letters, digits and _ . : @ -", name)
-		case strings.HasPrefix(name, reservedPrefix) || name == "rich.target":
+		case IsReserved(name):
 			return fmt.Errorf("service %q: names with %q are the runtime's own; remove it", name, reservedPrefix)
 		case !slices.Contains(out, name):
 			out = append(out, name)

@@ -204,7 +204,6 @@ func componentsNeedRoot(req *Request) (bool, error) {
 // them. The order is that of stopping; when to start, the shim says.
 func (s systemd) componentUnits(req *Request, p *Plan, launcher string) []File {
 	var files []File
-	mount := strings.ReplaceAll(strings.TrimPrefix(path.Dir(launcher), "/"), "/", "-") + "-components-"
 	target := "rich.target"
 	if s.own {
 		target = "basic.target"
@@ -241,10 +240,6 @@ func (s systemd) componentUnits(req *Request, p *Plan, launcher string) []File {
 		files = append(files,
 			text("units/"+unit, append(lines, limitLines(c.Order.Record.Rlimits, req.Limits)...)...),
 			File{Path: "units/" + target + ".wants/" + unit, Mode: fs.ModeSymlink, Link: "../" + unit})
-		if c.Directory != "" {
-			// It may not unmount this, and would try at each halt.
-			files = append(files, text("units/"+mount+strings.ReplaceAll(c.Name, "-", `\x2d`)+".mount.d/rich.conf", "[Unit]", "DefaultDependencies=no"))
-		}
 	}
 	return files
 }

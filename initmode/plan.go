@@ -157,6 +157,9 @@ func New(req *Request) (*Plan, error) {
 	if err := mode.plan(req, p); err != nil {
 		return nil, err
 	}
+	if err := p.checkFiles(req); err != nil {
+		return nil, err
+	}
 	return p, errors.Join(checkOnExit(req, p), needServices(req, p))
 }
 

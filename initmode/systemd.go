@@ -259,11 +259,15 @@ func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string)
 // it, and without it fails at each, in a process of its own.
 func keepMounts(mounts []Mount) []File {
 	var files []File
+	seen := map[string]bool{}
 	for _, m := range mounts {
 		name := systemdunit.UnitNamePathEscape(m.Resolved) + ".mount"
-		if !slices.Contains(masked, name) {
-			files = append(files, text("units/"+name+".d/rich.conf", "[Unit]", "DefaultDependencies=no"))
+		// For a path that is too long for a name systemd has another one.
+		if seen[name] || slices.Contains(masked, name) || len(name) > maxUnitName-len(".d") {
+			continue
 		}
+		seen[name] = true
+		files = append(files, text("units/"+name+".d/rich.conf", "[Unit]", "DefaultDependencies=no"))
 	}
 	return files
 }

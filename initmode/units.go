@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"containerd-shim-rich/config"
 )
 
 // Units of the image (systemd.unit(5)).
@@ -31,6 +33,31 @@ var unitTypes = []string{".service", ".socket", ".target", ".path", ".timer", ".
 
 // maxUnit bounds how much of a unit is read, in bytes.
 const maxUnit = 64 << 10
+
+// unitSuffixes are all that a unit's name can end in.
+var unitSuffixes = append([]string{".device", ".scope"}, unitTypes...)
+
+// maxUnitName is the length of the longest name of a unit, in bytes.
+const maxUnitName = 255
+
+// isForeignUnit reports whether a name that was found in the image is that of
+// a unit (systemd.unit(5)), and of none of ours: it may become part of our
+// files.
+func isForeignUnit(name string) bool {
+	suffix := path.Ext(name)
+	prefix := strings.TrimSuffix(name, suffix)
+	const more = `:-_.\@`
+	return len(name) <= maxUnitName && prefix != "" && prefix[0] != '@' && slices.Contains(unitSuffixes, suffix) &&
+		!config.IsReserved(name) && !strings.ContainsFunc(prefix, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune(more, r))
+	})
+}
+
+// units are the names in a directory of the image that are those of units,
+// and of none of ours.
+func (r *Rootfs) units(dir string) []string {
+	return slices.DeleteFunc(r.entries(dir), func(name string) bool { return !isForeignUnit(name) })
+}
 
 // unitName is the unit that a service's name stands for.
 func unitName(service string) string {
@@ -117,7 +144,7 @@ var aliasLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile
 func (p *Plan) aliased(req *Request, alias string) string {
 	seen := 0
 	for _, dir := range unitDirs {
-		for _, name := range req.Rootfs.entries(dir) {
+		for _, name := range req.Rootfs.units(dir) {
 			if path.Ext(name) != path.Ext(alias) {
 				continue
 			}
@@ -175,9 +202,12 @@ func (r *Rootfs) unitNames(file string) []string {
 	if strings.Contains(path.Base(file), "@") {
 		return nil
 	}
-	names := []string{path.Base(file)}
+	var names []string
+	if name := path.Base(file); isForeignUnit(name) {
+		names = append(names, name)
+	}
 	for _, dir := range unitDirs {
-		for _, name := range r.entries(dir) {
+		for _, name := range r.units(dir) {
 			if path.Ext(name) != path.Ext(file) {
 				continue
 			}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-rich/hostfs"
 )
 
 const (
@@ -82,27 +84,13 @@ func Store(bundle string, spec *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	path, original := filepath.Join(bundle, configFile), filepath.Join(bundle, originalFile)
-	if err := os.Link(path, original); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return WriteFile(path, data, 0o600)
-}
-
-// WriteFile writes a file so that a reader sees either all of it or what was
-// there before.
-func WriteFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	dir, err := hostfs.Open(bundle)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
+	defer dir.Close()
+	if err := dir.Link(configFile, originalFile); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
 	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return dir.Replace(configFile, data, 0o600)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,8 +15,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/initmode"
-	"containerd-shim-rich/oci"
 )
 
 // What this runtime keeps in a bundle, all below one directory.
@@ -32,7 +31,13 @@ const (
 	madeFile    = "made.json" // facts needed to clean up without the shim
 	socketFor   = "shim.sock" // the launcher's way to the shim, in runDir
 	appFile     = "app.json"  // how the CMD is, in runDir
+
+	rootfsDir = "rootfs" // the root file system, beside richDir
 )
+
+// maxStored bounds what is read of a file that a shim has stored, in bytes: the
+// largest part are the hooks and annotations of a config.json.
+const maxStored = 32 << 20
 
 // bundle is the directory that containerd makes for a container.
 type bundle string
@@ -69,49 +74,53 @@ type exitRecord struct {
 	At     time.Time `json:"at"`
 }
 
+// open opens the directory of ours.
+func (b bundle) open() (*hostfs.Dir, error) {
+	dir, err := hostfs.Open(string(b))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Sub(richDir)
+}
+
+// make makes the directory of ours, unless it is there.
+func (b bundle) make() error {
+	dir, err := hostfs.Open(string(b))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Mkdir(richDir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
 func (b bundle) store(name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return oci.WriteFile(b.path(name), data, 0o600)
+	dir, err := b.open()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Replace(name, data, 0o600)
 }
 
 func (b bundle) load(name string, v any) error {
-	data, err := os.ReadFile(b.path(name))
+	dir, err := b.open()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	data, err := dir.ReadFile(name, maxStored)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(data, v)
-}
-
-// writeFiles makes the directory that the container sees.
-func (b bundle) writeFiles(files []initmode.File) error {
-	dir := b.path(runDir)
-	// The process that searches it has the container's credentials.
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	for _, f := range files {
-		path := filepath.Join(dir, f.Path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		var err error
-		switch f.Mode.Type() {
-		case fs.ModeSymlink:
-			err = os.Symlink(f.Link, path)
-		case fs.ModeDir:
-			err = errors.Join(os.Mkdir(path, f.Mode.Perm()), os.Chmod(path, f.Mode.Perm()))
-		default:
-			// Chmod, as the umask of containerd may be anything.
-			err = errors.Join(os.WriteFile(path, f.Data, f.Mode), os.Chmod(path, f.Mode))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // missing lists the mount points of a plan that the root file system lacks,
@@ -190,9 +199,7 @@ func (b bundle) sweep(m made) error {
 	if err := mount.UnmountRecursive(b.path(componentsDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(componentsDir), err))
 	}
-	if err := mount.UnmountAll(b.path(binDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
-		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(binDir), err))
-	}
+	errs = append(errs, b.unmount(binDir, runDir))
 	if m.Mounted {
 		if err := mount.UnmountRecursive(m.Rootfs, 0); err != nil {
 			errs = append(errs, fmt.Errorf("unmount root file system: %w", err))
@@ -208,9 +215,15 @@ func (b bundle) linkState(common, namespace string) error {
 	if common == "" {
 		return nil
 	}
+	// The directory is one of the host's, and its path the engine's.
 	dir := filepath.Join(common, strings.ReplaceAll(namespace, "/", "_"))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:forbidigo // a path of the engine's own, which may lead through links
 		return err
 	}
-	return os.Symlink(dir, b.path(stateDir))
+	ours, err := b.open()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	return ours.Symlink(dir, stateDir)
 }

@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"containerd-shim-rich/hostfs"
 )
 
 const (
@@ -261,7 +263,7 @@ func (o *componentOutput) close() {
 // fileLog writes to a file on the host, in the format of the CRI: time,
 // stream, F or P for a full or a partial line, text.
 type fileLog struct {
-	dir   *os.Root
+	dir   *hostfs.Dir
 	name  string
 	file  *os.File
 	size  int64
@@ -275,7 +277,7 @@ func logPath(namespace, id string) string {
 
 // openFileLog begins a log in a directory below logRoot.
 func openFileLog(dir, name string, limit int64) (*fileLog, error) {
-	root, err := os.OpenRoot(logRoot)
+	root, err := hostfs.Open(logRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +287,7 @@ func openFileLog(dir, name string, limit int64) (*fileLog, error) {
 	const attempts = 10
 	for range attempts {
 		if err = root.MkdirAll(dir, 0o700); err == nil {
-			l.dir, err = root.OpenRoot(dir)
+			l.dir, err = root.Sub(dir)
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			break
@@ -307,7 +309,7 @@ func (l *fileLog) open() (err error) {
 		return err
 	}
 	l.size = 0
-	l.file, err = l.dir.OpenFile(l.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	l.file, err = l.dir.Create(l.name, 0o600)
 	return err
 }
 

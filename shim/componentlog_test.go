@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"containerd-shim-rich/hostfs"
 )
 
 // lineRecorder keeps the lines it gets, or refuses them.
@@ -126,7 +128,7 @@ func TestComponentOutputRefused(t *testing.T) {
 
 func TestFileLogRotates(t *testing.T) {
 	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	root, err := hostfs.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +167,7 @@ func TestFileLogRotates(t *testing.T) {
 // A link in the place of a log is not followed.
 func TestFileLogLink(t *testing.T) {
 	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	root, err := hostfs.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,6 +107,11 @@ func chooseComponents(spec *specs.Spec, o config.Options) ([]*components.Definit
 // exposeComponents makes the directories of the components visible in the
 // bundle, from where the container gets them.
 func (c *container) exposeComponents() error {
+	ours, err := c.bundle.open()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
 	dir := c.bundle.path(componentsDir)
 	for _, comp := range c.plan.Components {
 		file := filepath.Join(components.Dir, comp.Name+".toml")
@@ -121,7 +127,7 @@ func (c *container) exposeComponents() error {
 				file, comp.Directory, errdefs.ErrInvalidArgument)
 		}
 		target := filepath.Join(dir, comp.Name)
-		if err := os.MkdirAll(target, 0o711); err != nil {
+		if err := ours.MkdirAll(path.Join(componentsDir, comp.Name), 0o711); err != nil {
 			return err
 		}
 		if err := exposeReadOnly(comp.Directory, target); err != nil {

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/hostfs"
 )
 
 // maxInitLog bounds the log of an init in bytes: half of it is kept when it
@@ -35,7 +38,7 @@ func logConsole(master *os.File, path string, spot *spotter) (*consoleLog, error
 	if err != nil {
 		return nil, errors.Join(err, peer.Close())
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	file, err := createFile(path)
 	if err != nil {
 		return nil, errors.Join(err, pty.Close(), peer.Close())
 	}
@@ -60,6 +63,16 @@ func logConsole(master *os.File, path string, spot *spotter) (*consoleLog, error
 		}
 	}()
 	return l, nil
+}
+
+// createFile makes a file of ours.
+func createFile(path string) (*os.File, error) {
+	dir, err := hostfs.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Create(filepath.Base(path), 0o600)
 }
 
 // Close ends the log when no process has the console any more.

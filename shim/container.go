@@ -33,6 +33,7 @@ type container struct {
 	events   *events
 	children *children
 	loggers  *loggers
+	programs *programs
 	options  config.Options
 	plan     *initmode.Plan
 	spec     *specs.Spec // as rewritten

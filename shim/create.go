@@ -25,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"containerd-shim-rich/config"
+	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/initmode"
 	"containerd-shim-rich/oci"
 )
@@ -89,6 +90,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		events:   s.events,
 		children: s.children,
 		loggers:  s.loggers,
+		programs: s.programs,
 		execs:    map[string]*process{},
 		gone:     make(chan struct{}),
 		crashes:  rate.NewLimiter(reportsPerSecond, maxReports),
@@ -98,7 +100,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if _, err := remains(r.Bundle, s.children); err != nil {
 		return nil, fmt.Errorf("clean up the bundle's earlier use: %w", err)
 	}
-	if err := os.Mkdir(b.path(), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := b.make(); err != nil {
 		return nil, err
 	}
 	revert.add(func() error { return os.RemoveAll(b.path()) })
@@ -124,7 +126,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	}
 	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0, Logs: logPath(s.namespace, r.ID)}
 	if c.made.Mounted {
-		c.made.Rootfs = filepath.Join(r.Bundle, "rootfs")
+		c.made.Rootfs = filepath.Join(r.Bundle, rootfsDir)
 	}
 	if err := b.store(madeFile, c.made); err != nil {
 		return nil, err
@@ -177,7 +179,12 @@ func mountRootfs(r *task.CreateTaskRequest, rootfs string) error {
 	if len(r.Rootfs) == 0 {
 		return nil
 	}
-	if err := os.Mkdir(rootfs, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+	bundle, err := hostfs.Open(r.Bundle)
+	if err != nil {
+		return err
+	}
+	defer bundle.Close()
+	if err := bundle.Mkdir(rootfsDir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	mounts := make([]mount.Mount, len(r.Rootfs))
@@ -259,7 +266,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if c.plan.Passive() {
 		return nil
 	}
-	if err := exposePrograms(bin); err != nil {
+	if err := c.bundle.exposePrograms(c.programs); err != nil {
 		return err
 	}
 	if c.plan.Init == config.InitDumbInit {
@@ -270,7 +277,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err := c.exposeComponents(); err != nil {
 		return err
 	}
-	if err := c.bundle.writeFiles(c.plan.Files); err != nil {
+	if err := c.bundle.makeRun(c.plan.Files); err != nil {
 		return fmt.Errorf("write the init's files: %w", err)
 	}
 	// Stored by configure: libcontainer makes them later.
@@ -505,11 +512,16 @@ func (c *container) ownFiles() error {
 	if err != nil {
 		return err
 	}
+	dir, err := c.bundle.openRun()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	for _, f := range c.plan.Files {
 		if !f.Private {
 			continue
 		}
-		if err := os.Chown(c.bundle.path(runDir, f.Path), uid, gid); err != nil {
+		if err := dir.Chown(f.Path, uid, gid); err != nil {
 			return err
 		}
 	}

@@ -6,12 +6,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/containerd/log"
 
+	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/launch"
 )
 
@@ -89,8 +89,12 @@ func socketPath(dir *os.File, name string) string {
 
 // ownSocket gives a socket to the one user who may connect.
 func ownSocket(dir, name string, uid, gid int) error {
-	path := filepath.Join(dir, name)
-	return errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, gid))
+	d, err := hostfs.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.ChownSocket(name, uid, gid)
 }
 
 func (d *door) accept() {

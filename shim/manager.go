@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/oci"
 )
 
@@ -74,7 +75,7 @@ func (m *manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*
 	// cleans up after a shim that was killed does. (The library by itself
 	// would only find the one of a group called like its first container.)
 	// A restarted containerd 1.x finds the shim of each container by it.
-	if err := os.WriteFile(addressFile, []byte(result.Address), 0o600); err != nil {
+	if err := writeAddress(result.Address); err != nil {
 		return nil, err
 	}
 	listener, err := listen(result.Address)
@@ -90,6 +91,17 @@ func (m *manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*
 	}
 	m.listener = listener
 	return result, nil
+}
+
+// writeAddress tells in the bundle, the working directory, where its shim
+// listens.
+func writeAddress(address string) error {
+	dir, err := hostfs.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Replace(addressFile, []byte(address), 0o600)
 }
 
 // listen opens the shim's socket. If another shim of the same group serves

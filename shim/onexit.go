@@ -9,7 +9,6 @@ import (
 
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/launch"
-	"containerd-shim-rich/oci"
 )
 
 const (
@@ -88,11 +87,20 @@ func (a *app) await(conn *launch.Conn) (again bool, err error) {
 
 // noteState writes the state where the container and the host see it.
 func (c *container) noteState(s appState) {
-	data, err := json.Marshal(s)
-	if err == nil {
-		err = oci.WriteFile(c.bundle.path(runDir, appFile), append(data, '\n'), 0o644)
-	}
-	if err != nil {
+	if err := c.bundle.showState(s); err != nil {
 		c.log.WithError(err).Warn("store the state of the command")
 	}
+}
+
+func (b bundle) showState(s appState) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	dir, err := b.openRun()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Replace(appFile, append(data, '\n'), 0o644)
 }

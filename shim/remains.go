@@ -78,7 +78,7 @@ func (b bundle) facts(id string) (made, error) {
 	if !errors.As(err, &syntax) && !errors.As(err, &mismatch) {
 		return m, err
 	}
-	m = made{Rootfs: filepath.Join(string(b), "rootfs"), Mounted: true}
+	m = made{Rootfs: filepath.Join(string(b), rootfsDir), Mounted: true}
 	if spec, err := oci.Load(string(b)); err == nil && spec.Hooks != nil {
 		m.Poststop, m.State = spec.Hooks.Poststop, stateOf(id, b, spec)
 	}

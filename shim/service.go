@@ -25,6 +25,7 @@ type service struct {
 	events    *events
 	children  *children
 	loggers   *loggers
+	programs  *programs
 	shutdown  shutdown.Service
 	rest      rest
 
@@ -77,11 +78,16 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		return nil, err
 	}
 	debug.SetGCPercent(collectAt)
+	// An error is told by the first Create that needs one of them, which tries
+	// again.
+	pinned := &programs{}
+	_ = pinned.pin()
 	return &service{
 		namespace:  namespace,
 		events:     ev,
 		children:   newChildren(),
 		loggers:    logs,
+		programs:   pinned,
 		shutdown:   sd,
 		containers: map[string]*container{},
 		creations:  map[string]*creation{},
