@@ -292,6 +292,12 @@ func (d *Dir) ReadFile(name string, limit int64) (data []byte, err error) {
 	return data, err
 }
 
+// Stat describes the directory itself.
+func (d *Dir) Stat() (stat unix.Stat_t, err error) {
+	err = d.fail("stat", "", unix.Fstat(int(d.f.Fd()), &stat))
+	return stat, err
+}
+
 // Lstat describes what has the name itself.
 func (d *Dir) Lstat(name string) (stat unix.Stat_t, err error) {
 	err = d.in("lstat", name, func(fd int, base string) error {

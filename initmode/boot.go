@@ -131,8 +131,7 @@ type orDumbInit struct {
 }
 
 func (o orDumbInit) plan(req *Request, p *Plan) error {
-	attempt := *p
-	err := o.initMode.plan(req, &attempt)
+	attempt, err := try(o.initMode, req, p)
 	if err == nil {
 		*p = attempt
 		return nil

@@ -96,6 +96,8 @@ type Plan struct {
 	// Destinations are those of the spec's own mounts after following the
 	// links of the root file system.
 	Destinations []string
+	// MountPoints are those of Mounts that lie in volumes of the user's.
+	MountPoints []MountPoint
 	// Files are written below RunDir.
 	Files []File
 	// Sysctl are set beside those of the spec, in the network namespace: unless
@@ -157,6 +159,9 @@ func New(req *Request) (*Plan, error) {
 	if err := mode.plan(req, p); err != nil {
 		return nil, err
 	}
+	if err := p.checkVolumes(req); err != nil {
+		return nil, err
+	}
 	if err := p.checkFiles(req); err != nil {
 		return nil, err
 	}
@@ -194,7 +199,7 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 // only when the container runs.
 func (p *Plan) bound(req *Request, resolved string) int {
 	for i, d := range p.Destinations {
-		if req.Spec.Mounts[i].Type == "bind" && within(resolved, d) {
+		if isBind(&req.Spec.Mounts[i]) && within(resolved, d) {
 			return i
 		}
 	}
@@ -290,7 +295,7 @@ func chooseAuto(req *Request, private bool) (string, initMode, error) {
 		return config.InitNone, nil, nil
 	case f.kind == kindUnknown:
 	case private && p.User.UID == 0 && f.mode(true) != nil:
-		return f.name(), f.mode(true), nil
+		return f.name(), unshared{f.mode(true), true}, nil
 	case len(req.Components) > 0:
 		return "", nil, noComponents(req, fmt.Sprintf("process.args: the command is %s, which runs services only as root in a pid namespace of its own", f.kind.describe()))
 	default:
@@ -299,7 +304,7 @@ func chooseAuto(req *Request, private bool) (string, initMode, error) {
 	}
 	if private && (p.User.UID == 0 || req.Options.RootInit == config.RootInitAlways && checkCapabilities(req) == nil) {
 		if f, err := req.Rootfs.findSystemd(); err == nil && checkSystemd(req, f) == nil {
-			return f.name(), f.mode(false), nil
+			return f.name(), unshared{f.mode(false), false}, nil
 		}
 		if f, err := req.Rootfs.identify(sbinInit); err == nil && f.kind != kindSystemd && f.mode(false) != nil {
 			return f.name(), orDumbInit{f.mode(false)}, nil

@@ -56,6 +56,9 @@ type daemon struct {
 
 	otherEvents bool // events has its second name
 
+	// programs is the folder of the shim and its programs.
+	programs string
+
 	removeOnce sync.Once
 }
 
@@ -114,7 +117,7 @@ func startDaemon() (*daemon, error) {
 }
 
 // startRelease starts a containerd with a folder of its own in parent.
-func startRelease(of release, parent string) (_ *daemon, err error) {
+func startRelease(of release, parent string, opts ...func(*daemon)) (_ *daemon, err error) {
 	dir, err := os.MkdirTemp(parent, runPrefix)
 	if err != nil {
 		return nil, err
@@ -123,7 +126,10 @@ func startRelease(of release, parent string) (_ *daemon, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
-	d := &daemon{dir: dir, release: of, images: map[string]containerd.Image{}}
+	d := &daemon{dir: dir, release: of, images: map[string]containerd.Image{}, programs: buildPath("bin")}
+	for _, opt := range opts {
+		opt(d)
+	}
 	daemons.lock.Lock()
 	daemons.all = append(daemons.all, d)
 	daemons.lock.Unlock()
@@ -192,7 +198,7 @@ func (d *daemon) launch() error {
 	command, exited := exec.Command(d.release.binary(), "--config", filepath.Join(d.dir, "config.toml")), make(chan struct{})
 	command.Stdout, command.Stderr = log, log
 	command.Env = append(os.Environ(),
-		"PATH="+buildPath("bin")+":"+os.Getenv("PATH"),
+		"PATH="+d.programs+":"+os.Getenv("PATH"),
 		"TMPDIR="+filepath.Join(d.dir, "tmp"))
 	// A test process that is killed takes containerd along; a terminal's Ctrl-C is for the test process alone.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

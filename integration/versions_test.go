@@ -90,12 +90,12 @@ func (r release) binary() string {
 }
 
 // start starts a daemon of this release for one test.
-func (r release) start(t *testing.T) *daemon {
+func (r release) start(t *testing.T, opts ...func(*daemon)) *daemon {
 	t.Helper()
 	if _, err := os.Stat(r.binary()); err != nil {
 		t.Fatalf("%s is not built (%v): run \"make integration\"", r.name, err)
 	}
-	d, err := startRelease(r, filepath.Dir(private.dir))
+	d, err := startRelease(r, filepath.Dir(private.dir), opts...)
 	if err != nil {
 		t.Fatalf("start %s: %v", r.name, err)
 	}

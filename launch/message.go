@@ -2,9 +2,17 @@ package launch
 
 import "fmt"
 
-// Version is the protocol's version, told in Hello. The launcher and the shim
-// are installed together, so a difference means a broken installation.
-const Version = 1
+// Version is the protocol's version, told in Hello by both sides. It changes
+// with every change of a message or of what is expected after one. What never
+// changes is the frame, that Hello begins with the version and Refuse is a text,
+// so that any two versions can tell each other why they do not fit.
+//
+// 2: the shim says Hello as well.
+const Version = 2
+
+// EventVersion is the one of a Hello for RoleEvent, which has not changed since:
+// also a launcher that the shim does not understand can tell that it has failed.
+const EventVersion = 1
 
 // Frame sizes, in bytes of body, a receiver should allow its peer.
 const (
@@ -16,6 +24,7 @@ const (
 const (
 	RoleApp   = "app"   // runs the CMD; expects Start or Refuse
 	RoleEvent = "event" // tells one Event and closes
+	RoleShim  = "shim"  // the shim itself, in answer to all roles but RoleEvent
 )
 
 // Message is one of Hello, Event, Start, Refuse, Started, Failed, Console,
@@ -55,7 +64,9 @@ func (k kind) files() int {
 	}
 }
 
-// Hello is the first message on every connection. Container to shim.
+// Hello is the first message on every connection, in both directions. What
+// follows the version in a Hello of another one is not known: Role is what can
+// be made of it, and the rest is skipped.
 type Hello struct {
 	Version uint16
 	Role    string
@@ -164,12 +175,26 @@ const maxStatus = 255
 // architectures but MIPS.
 func validSignal(n int) bool { return n >= 1 && n <= 64 }
 
+func decodeHello(d *decoder) Hello {
+	h := Hello{Version: d.uint16()}
+	if d.err != nil || h.Version == Version || h.Version == EventVersion {
+		h.Role = d.string()
+		return h
+	}
+	rest := decoder{s: d.s}
+	if role := rest.string(); rest.err == nil {
+		h.Role = role
+	}
+	d.s = ""
+	return h
+}
+
 func decodeMessage(k kind, body []byte) (Message, error) {
 	d := decoder{s: string(body)}
 	var m Message
 	switch k {
 	case kindHello:
-		m = Hello{Version: d.uint16(), Role: d.string()}
+		m = decodeHello(&d)
 	case kindEvent:
 		m = Event{Name: d.string()}
 	case kindStart:

@@ -97,6 +97,9 @@ func FuzzMessage(f *testing.F) {
 			}
 			return
 		}
+		if h, ok := m.(Hello); ok && h.Version != Version && h.Version != EventVersion {
+			return // what follows the version is skipped
+		}
 		if got := encode(m); uint8(m.kind()) != k || !bytes.Equal(got, body) {
 			t.Errorf("type %d, %x became type %d, %x", k, body, m.kind(), got)
 		}

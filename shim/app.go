@@ -49,6 +49,8 @@ type app struct {
 	// crashed is told of a crash after which the container goes on.
 	crashed func(e launch.Exited, ran time.Duration)
 	log     *log.Entry
+	// mismatched is told that a launcher is of another version.
+	mismatched func()
 	// components are what else the launchers run.
 	components *componentSet
 	door       *door
@@ -65,6 +67,7 @@ type app struct {
 	pending  []int          // signals that its launcher has not been sent yet
 	result   *launch.Exited // how the CMD ended last
 	own      bool           // that end was to be the end of the container
+	unfit    bool           // the launcher is of another version, so there was no CMD
 	reboot   bool           // the init is about to reboot
 	halted   bool           // the init has halted
 	state    appState
@@ -108,8 +111,11 @@ func (a *app) serve(conn *launch.Conn) error {
 		return err
 	}
 	hello, ok := m.(launch.Hello)
-	if !ok || hello.Version != launch.Version {
-		return fmt.Errorf("unexpected %T of version %d", m, hello.Version)
+	if !ok {
+		return fmt.Errorf("unexpected %T", m)
+	}
+	if err := a.greet(conn, hello); err != nil {
+		return err
 	}
 	switch hello.Role {
 	case launch.RoleEvent:

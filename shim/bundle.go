@@ -48,12 +48,15 @@ func (b bundle) path(name ...string) string {
 
 // made are the traces of a container outside of its bundle.
 type made struct {
+	Version format `json:"version"`
 	// Rootfs is the root file system, and Mounted whether the shim mounted it.
 	Rootfs  string `json:"rootfs"`
 	Mounted bool   `json:"mounted"`
 	// MountPoints are files and directories of the root file system that
 	// were not there before, outermost first.
 	MountPoints []string `json:"mountPoints,omitempty"`
+	// Volumes are the same in volumes of the user's.
+	Volumes []volumePoints `json:"volumes,omitempty"`
 	// Logs is the directory of the components' logs, below logRoot.
 	Logs string `json:"logs,omitempty"`
 	// Cgroups are the container's cgroups by controller. libcontainer stores
@@ -69,9 +72,10 @@ type made struct {
 // exitRecord is how a container ended. It is stored before the event is
 // sent, so that it survives the shim.
 type exitRecord struct {
-	PID    int       `json:"pid"`
-	Status uint32    `json:"status"`
-	At     time.Time `json:"at"`
+	Version format    `json:"version"`
+	PID     int       `json:"pid"`
+	Status  uint32    `json:"status"`
+	At      time.Time `json:"at"`
 }
 
 // open opens the directory of ours.
@@ -118,6 +122,9 @@ func (b bundle) load(name string, v any) error {
 	defer dir.Close()
 	data, err := dir.ReadFile(name, maxStored)
 	if err != nil {
+		return err
+	}
+	if err := checkFormat(data); err != nil {
 		return err
 	}
 	return json.Unmarshal(data, v)
@@ -195,7 +202,7 @@ func removeMountPoints(m made) error {
 // sweep removes everything of a container but its bundle: the cgroup around
 // it, its mount points in the image, then the mounts on the host.
 func (b bundle) sweep(m made) error {
-	errs := []error{removeFence(m.Fence), removeMountPoints(m), removeLogs(m.Logs)}
+	errs := []error{removeFence(m.Fence), removeMountPoints(m), removeVolumePoints(m.Volumes), removeLogs(m.Logs)}
 	if err := mount.UnmountRecursive(b.path(componentsDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(componentsDir), err))
 	}

@@ -247,6 +247,7 @@ func (c *container) known(killed bool) ending {
 	if c.app != nil {
 		c.app.mu.Lock()
 		defer c.app.mu.Unlock()
+		e.unfit, e.unprepared = c.app.unfit, e.unprepared || c.app.unfit
 		e.app, e.own, e.stop, e.reboot, e.halted = c.app.result, c.app.own, c.app.stop, c.app.reboot, c.app.halted
 	}
 	return e

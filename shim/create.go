@@ -172,6 +172,7 @@ func (c *container) forget() {
 	c.spec = &specs.Spec{Annotations: c.spec.Annotations, Root: c.spec.Root}
 	c.init.spec = nil
 	c.plan.Process, c.plan.Mounts, c.plan.Destinations, c.plan.Files, c.plan.ReadonlyPaths = nil, nil, nil, nil, nil
+	c.plan.MountPoints = nil
 	c.hooks.forget()
 }
 
@@ -282,6 +283,9 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	}
 	// Stored by configure: libcontainer makes them later.
 	if c.made.MountPoints, err = missing(rootfs, c.plan); err != nil {
+		return err
+	}
+	if c.made.Volumes, err = missingInVolumes(c.plan); err != nil {
 		return err
 	}
 	if err := oci.Store(string(c.bundle), c.spec); err != nil {
@@ -496,6 +500,7 @@ func (c *container) listen(uid, gid int) (err error) {
 		prestart:   c.prestartService,
 		begins:     c.hooks.starting,
 		crashed:    c.commandCrashed,
+		mismatched: c.programs.mismatched,
 		log:        c.log,
 		components: c.components,
 	}

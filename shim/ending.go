@@ -29,9 +29,10 @@ type ending struct {
 	stop    syscall.Signal // asked the container to stop before there was a CMD
 	killed  bool           // the task was sent SIGKILL
 	reboot  bool           // the init announced a reboot
+	unfit   bool           // the launcher was of another version
 	halted  bool           // the init reported that it had halted
 	// unprepared says that a prestart hook failed, or a component that is
-	// required.
+	// required, or that the launcher is unfit.
 	unprepared bool
 }
 

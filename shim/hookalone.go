@@ -169,8 +169,14 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 // well. began is when the clean-up did.
 func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time, children *children) error {
 	h := &hookSet{id: id, bundle: b, children: children, log: log.L.WithField("container", id)}
-	if err := b.load(hooksFile, &h.record); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	unread := b.load(hooksFile, &h.record)
+	if errors.Is(unread, os.ErrNotExist) {
+		unread = nil
+	}
+	if unread != nil {
+		// Which of them have run is not known: none is run once more.
+		unread = fmt.Errorf("%s: %w", hooksFile, unread)
+		h.record = hookRecord{}
 	}
 	e := hooks.Ending{Code: exit.Status, Reason: hooks.ReasonLost}
 	if !h.record.Started.IsZero() {
@@ -184,8 +190,11 @@ func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time,
 	}
 	if c, err := libcontainer.Load(b.path(aloneDir), id); err == nil {
 		if err := destroy(c); err != nil {
-			return fmt.Errorf("end a hook: %w", err)
+			return errors.Join(unread, fmt.Errorf("end a hook: %w", err))
 		}
+	}
+	if unread != nil {
+		return unread
 	}
 	if !h.record.Due || h.record.Next >= len(h.record.Poststop) {
 		return nil

@@ -30,6 +30,7 @@ const hooksFile = "hooks.json"
 // its shim. It is stored before anything that it says happens, so that no
 // hook runs twice.
 type hookRecord struct {
+	Version format `json:"version"`
 	// Prestart are the hooks before the CMD, Poststop those after it.
 	Prestart []config.Hook `json:"prestart,omitempty"`
 	Poststop []config.Hook `json:"poststop,omitempty"`

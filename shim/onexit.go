@@ -44,6 +44,8 @@ type appState struct {
 	EndedAt *time.Time `json:"endedAt,omitempty"`
 	// RestartAt is when the CMD is started again; nil if it is not.
 	RestartAt *time.Time `json:"restartAt,omitempty"`
+	// Error is why the CMD cannot be started at all.
+	Error string `json:"error,omitempty"`
 }
 
 // await waits with a launcher that has no CMD until the next start is due.

@@ -21,7 +21,7 @@ func (c *container) ending(end ending, status uint32, at time.Time) hooks.Ending
 	switch {
 	case failed:
 		e.Reason = hooks.ReasonPrestart
-	case unstart:
+	case unstart || end.unfit:
 		e.Reason = hooks.ReasonStart
 	case end.killed:
 		e.Reason = hooks.ReasonKill

@@ -67,15 +67,15 @@ func remains(path string, children *children) (exitRecord, error) {
 	return exit, errors.Join(errs...)
 }
 
-// facts loads what was noted about a container. If a crash has spoilt that,
-// it returns what can be known without, and an error that tells so.
+// facts loads what was noted about a container. If a crash has spoilt that, or
+// a newer program has written it, it returns what can be known without, and an error that tells so.
 // os.ErrNotExist says that there never was anything.
 func (b bundle) facts(id string) (made, error) {
 	var m made
 	err := b.load(madeFile, &m)
 	var syntax *json.SyntaxError
 	var mismatch *json.UnmarshalTypeError
-	if !errors.As(err, &syntax) && !errors.As(err, &mismatch) {
+	if !errors.As(err, &syntax) && !errors.As(err, &mismatch) && !errors.Is(err, errNewer) {
 		return m, err
 	}
 	m = made{Rootfs: filepath.Join(string(b), rootfsDir), Mounted: true}

@@ -35,8 +35,10 @@ func app(names []string) int {
 		return giveUp(err)
 	}
 	conn := launch.NewConn(file, launch.MaxFromShim)
-	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleApp}); err != nil {
-		return giveUp(err)
+	if err := greet(conn, launch.RoleApp); err != nil {
+		status := giveUp(err)
+		tellFailed()
+		return status
 	}
 	m, stdio, err := conn.Receive()
 	var early []syscall.Signal

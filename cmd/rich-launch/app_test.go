@@ -89,6 +89,7 @@ func serveVerb(t testing.TB, role string, args []string) *shim {
 	if m := s.receive(); m != (launch.Hello{Version: launch.Version, Role: role}) {
 		t.Fatalf("got %+v, want Hello", m)
 	}
+	s.send(launch.Hello{Version: launch.Version, Role: launch.RoleShim})
 
 	for i, f := range []**os.File{&s.stdin, &s.stdout, &s.stderr} {
 		r, w, err := os.Pipe()

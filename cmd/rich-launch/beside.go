@@ -55,7 +55,7 @@ func order(conn *launch.Conn, file *os.File, caught signals) (*launch.Record, in
 		return nil, exitLauncher
 	}
 	poll := []unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}, {Fd: int32(caught), Events: unix.POLLIN}}
-	for {
+	for greeted := false; ; {
 		if _, err := unix.Poll(poll, -1); err != nil {
 			continue // EINTR
 		}
@@ -71,6 +71,13 @@ func order(conn *launch.Conn, file *os.File, caught signals) (*launch.Record, in
 		m, files, err := conn.Receive()
 		for _, f := range files {
 			f.Close()
+		}
+		if !greeted && err == nil {
+			if err = checkShim(m); err != nil {
+				return nil, giveUp(err)
+			}
+			greeted = true
+			continue
 		}
 		switch m := m.(type) {
 		case launch.Refuse:

@@ -84,7 +84,7 @@ func (s *supervisor) connect(name string) (status int, err error) {
 	if err == nil {
 		err = s.conn.Send(launch.Component{Name: name})
 	}
-	for err == nil && !s.stopping && s.order.Record.Args == nil {
+	for greeted := false; err == nil && !s.stopping && s.order.Record.Args == nil; {
 		if !s.wait(-1) {
 			continue
 		}
@@ -92,6 +92,10 @@ func (s *supervisor) connect(name string) (status int, err error) {
 		var files []*os.File
 		if m, files, err = s.conn.Receive(); err != nil {
 			break
+		}
+		if !greeted {
+			err, greeted = checkShim(m), true
+			continue
 		}
 		switch m := m.(type) {
 		case launch.Refuse:

@@ -17,14 +17,25 @@ const eventTimeout = 3 * time.Second
 // is gone.
 func event(name string) int {
 	time.AfterFunc(eventTimeout, func() { os.Exit(0) })
+	tell(name)
+	return 0
+}
+
+// tellFailed tells the shim, of whatever version, that there will be no CMD:
+// not every init minds that its service has failed.
+func tellFailed() {
+	time.AfterFunc(eventTimeout, func() { os.Exit(exitLauncher) })
+	tell("failed")
+}
+
+func tell(name string) {
 	file, err := launch.Dial(socket())
 	if err != nil {
-		return 0
+		return
 	}
 	conn := launch.NewConn(file, launch.MaxFromShim)
-	if conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleEvent}) == nil {
+	if conn.Send(launch.Hello{Version: launch.EventVersion, Role: launch.RoleEvent}) == nil {
 		_ = conn.Send(launch.Event{Name: name})
 	}
 	conn.Close()
-	return 0
 }

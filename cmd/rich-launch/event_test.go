@@ -50,7 +50,7 @@ func receiveEvent(t *testing.T, l *net.UnixListener, name string) {
 	conn := launch.NewConn(c, launch.MaxFromContainer)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
-	for _, want := range []launch.Message{launch.Hello{Version: launch.Version, Role: launch.RoleEvent}, launch.Event{Name: name}} {
+	for _, want := range []launch.Message{launch.Hello{Version: launch.EventVersion, Role: launch.RoleEvent}, launch.Event{Name: name}} {
 		if m, _, err := conn.Receive(); err != nil || m != want {
 			t.Errorf("got %+v, %v, want %+v", m, err, want)
 		}

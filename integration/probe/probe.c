@@ -13,6 +13,7 @@
  *   probe sleep                 waits until a signal ends it
  *   probe as-pid PID            becomes a process of that number with a child that waits; prints "ready", and then how the child
  *                               ended; exits 17 if the number is taken
+ *   probe app                   as a launcher of a protocol version that does not exist: says so beside its own path, and waits
  *
  * The report is JSON. Strings that may hold any byte are base64; see probeReport in the Go harness for the fields.
  */
@@ -27,9 +28,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -389,6 +392,21 @@ static int as_pid(pid_t wanted)
 	return 0;
 }
 
+/* launch/wire.go and message.go: the frame's length, its type, the version, the role. */
+static void app(const char *self)
+{
+	static const char hello[] = "\x09\0\0\0" "\x01" "\xe7\x03" "\x03\0\0\0" "app";
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	const char *slash = strrchr(self, '/');
+	snprintf(to.sun_path, sizeof to.sun_path, "%.*s/shim.sock", slash ? (int)(slash - self) : 1, slash ? self : ".");
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) < 0)
+		fail(to.sun_path);
+	write_all(fd, hello, sizeof hello - 1);
+	for (;;)
+		pause();
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
@@ -412,6 +430,8 @@ int main(int argc, char **argv)
 		return cat();
 	if (strcmp(verb, "as-pid") == 0 && argc == 3)
 		return as_pid(atoi(argv[2]));
+	if ((strcmp(verb, "app") == 0 || strcmp(verb, "command") == 0) && argc >= 2)
+		app(argv[0]);
 	while (strcmp(verb, "sleep") == 0 && argc == 2)
 		pause();
 	return report(stdout);
