@@ -47,10 +47,11 @@ func isForeignUnit(name string) bool {
 	suffix := path.Ext(name)
 	prefix := strings.TrimSuffix(name, suffix)
 	const more = `:-_.\@`
+	foreign := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(more, r)
+	}
 	return len(name) <= maxUnitName && prefix != "" && prefix[0] != '@' && slices.Contains(unitSuffixes, suffix) &&
-		!config.IsReserved(name) && !strings.ContainsFunc(prefix, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune(more, r))
-	})
+		!config.IsReserved(name) && !strings.ContainsFunc(prefix, foreign)
 }
 
 // units are the names in a directory of the image that are those of units,
