@@ -69,8 +69,7 @@ $(bin)/dumb-init: scripts/build-dumb-init.sh
 .PHONY: install
 install: build ## install below DESTDIR and PREFIX (/usr/local)
 	install -d $(bindir) $(libexecdir) $(docdir)
-	install -m 0755 $(bin)/containerd-shim-rich-v2 $(bindir)/
-	install -m 0755 $(bin)/rich-launch $(bin)/dumb-init $(libexecdir)/
+	scripts/install-programs.sh $(bin) $(bindir) $(libexecdir)
 	install -m 0644 build/doc/dumb-init.LICENSE $(docdir)/
 
 .PHONY: uninstall

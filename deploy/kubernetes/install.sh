@@ -20,16 +20,26 @@ fail() {
 	exit 1
 }
 
-# By another name first: a program that runs cannot be written, and nobody may find half a file.
-put() {
-	if ! cmp -s "$1" "$2"; then
+# By another name first: a program that runs cannot be written, and nobody may find half a file. What is right already is not
+# touched: a running shim tells by the times of its programs that they are still its own.
+stage() {
+	if ! cmp -s "$1" "$2" || [ "$(stat -c %a "$2")" != "${3#0}" ]; then
 		mkdir -p "${2%/*}"
 		cp "$1" "$2.part"
 		chmod "$3" "$2.part"
-		mv "$2.part" "$2"
-		echo "wrote $2"
+	else
+		rm -f "$2.part"
 	fi
-	chmod "$3" "$2"
+}
+commit() {
+	if [ -e "$1.part" ]; then
+		mv "$1.part" "$1"
+		echo "wrote $1"
+	fi
+}
+put() {
+	stage "$@"
+	commit "$2"
 }
 
 # In the background, since a shell takes no signal while it waits for a command in front.
@@ -67,9 +77,15 @@ withdraw() {
 
 install() {
 	check_containerd
-	put /programs/rich-launch "$libexec/rich-launch" 0755
-	put /programs/dumb-init "$libexec/dumb-init" 0755
-	put /programs/containerd-shim-rich-v2 /host/prefix/bin/containerd-shim-rich-v2 0755
+	# Running shims keep their programs. One that starts between these renames is the new one with the old programs: it takes
+	# the new ones once the old launcher has turned out not to fit. An old shim could never get back its own.
+	shim=/host/prefix/bin/containerd-shim-rich-v2
+	stage /programs/containerd-shim-rich-v2 "$shim" 0755
+	stage /programs/rich-launch "$libexec/rich-launch" 0755
+	stage /programs/dumb-init "$libexec/dumb-init" 0755
+	commit "$shim"
+	commit "$libexec/rich-launch"
+	commit "$libexec/dumb-init"
 	# The last, so that the handler is only there with all it needs.
 	if ! cmp -s /drop-in/rich.toml "$drop_in"; then
 		# A file that containerd has never accepted is nothing to go back to.
@@ -118,7 +134,7 @@ uninstall() {
 }
 
 trap 'exit 0' TERM
-for tool in cmp nsenter pidof sed; do
+for tool in cmp nsenter pidof sed stat; do
 	command -v "$tool" >/dev/null || fail "the installer's image has no $tool"
 done
 case ${1-} in
