@@ -226,7 +226,7 @@ func choose(req *Request) (string, initMode, error) {
 	if spec.Linux == nil {
 		return "", nil, errors.New("linux: missing; only Linux containers are supported")
 	}
-	private, pidns := privatePID(spec)
+	private, pidns := PrivatePID(spec)
 	switch opts.Init {
 	case config.InitDumbInit:
 		return config.InitDumbInit, dumbInit{}, nil
@@ -350,9 +350,9 @@ func checkCapabilities(req *Request) error {
 		strings.Join(lacks, " and "), req.Options.Init, p.User.UID, config.InitDumbInit)
 }
 
-// privatePID reports whether the container has a pid namespace of its own,
+// PrivatePID reports whether the container has a pid namespace of its own,
 // and otherwise says what it has.
-func privatePID(spec *specs.Spec) (private bool, what string) {
+func PrivatePID(spec *specs.Spec) (private bool, what string) {
 	switch ns := Namespace(spec, specs.PIDNamespace); {
 	case ns == nil:
 		return false, "uses the host's pid namespace"

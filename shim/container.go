@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/initmode"
 )
@@ -69,6 +70,8 @@ type container struct {
 
 	// freezing is held while the container is paused or resumed.
 	freezing sync.Mutex
+
+	insisting sync.Once // the end of a container that was killed
 
 	// removing is held while the container is removed.
 	removing  sync.Mutex
@@ -163,7 +166,7 @@ func (c *container) waitInit() {
 	killed := c.killed
 	c.mu.Unlock()
 	if c.sharesPIDs() {
-		if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+		if err := c.killCgroups(); err != nil {
 			c.log.WithError(err).Warn("kill the processes that pid 1 left")
 		}
 	}
@@ -268,6 +271,10 @@ func (c *container) destroy() error {
 	c.removing.Lock()
 	defer c.removing.Unlock()
 	if !c.destroyed {
+		// Not left to libcontainer, which goes by paths.
+		if err := cgroup.Remove(c.made.Cgroups, removeWait); err != nil {
+			return fmt.Errorf("destroy container: %w", err)
+		}
 		if err := c.lc.Destroy(); err != nil {
 			return fmt.Errorf("destroy container: %w", err)
 		}

@@ -21,9 +21,9 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/initmode"
@@ -384,10 +384,11 @@ func (c *container) revertContainer() error {
 	}
 	if c.init != nil {
 		if _, err := c.init.proc.Pid(); err == nil {
-			if err := c.lc.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+			if err := c.killAll(); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
 				errs = append(errs, err)
 			}
 			_, _ = c.children.wait(c.init.proc) // it may never have existed
+			close(c.gone)
 		}
 		if c.init.io != nil {
 			c.init.io.close()
@@ -397,7 +398,10 @@ func (c *container) revertContainer() error {
 		c.console.Close()
 	}
 	c.pid1.Close()
-	errs = append(errs, c.lc.Destroy())
+	c.removing.Lock()
+	errs = append(errs, cgroup.Remove(c.made.Cgroups, removeWait), c.lc.Destroy())
+	c.destroyed = true
+	c.removing.Unlock()
 	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
 		c.log.WithError(err).Warn("poststop hooks")
 	}
@@ -473,6 +477,11 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	}
 	if c.ooms, err = watchOOM(pid, c.made.Cgroups, func() { c.events.addMinor(c.id, &eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
 		c.log.WithError(err).Warn("there will be no OOM events")
+	}
+	if own := c.made.Cgroups[""]; own != "" && c.fence == nil {
+		if err := cgroup.Limit(own); err != nil {
+			return err
+		}
 	}
 	return c.limitComponents()
 }

@@ -18,6 +18,8 @@ import (
 	cgroupmanager "github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // fence is the cgroup that a spec names for a container that may write to its
@@ -135,7 +137,7 @@ func (f *fence) raise() error {
 	if err := f.manager.Set(f.config.Resources); err != nil {
 		return fmt.Errorf("set limits: %w", err)
 	}
-	return nil
+	return cgroup.Limit(f.dir())
 }
 
 // release ends what has kept the fence.
@@ -225,6 +227,9 @@ func removeFence(around *cgroups.Cgroup) error {
 	}
 	manager, err := cgroupmanager.New(around)
 	if err != nil {
+		return err
+	}
+	if err := cgroup.Remove(map[string]string{"": manager.Path("")}, removeWait); err != nil {
 		return err
 	}
 	if err := manager.Destroy(); err != nil {

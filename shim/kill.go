@@ -2,7 +2,6 @@ package shim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -99,18 +98,6 @@ func (c *container) killCreated(sig syscall.Signal) error {
 		c.app.mu.Unlock()
 	}
 	return c.killAll()
-}
-
-// killAll kills the container.
-func (c *container) killAll() error {
-	// libcontainer's own way waits for a Start that goes on, which something
-	// outside of the container can hold up.
-	first := c.init.proc.Signal(unix.SIGKILL)
-	err := c.lc.Signal(unix.SIGKILL)
-	if first == nil && errors.Is(err, libcontainer.ErrNotRunning) {
-		return nil // that fast
-	}
-	return err
 }
 
 const (

@@ -89,6 +89,7 @@ type processStat struct {
 	state  string
 	parent int
 	flags  uint64
+	began  uint64 // in clock ticks after the boot
 }
 
 // stat describes the process; ok is false if it is gone.
@@ -102,16 +103,28 @@ func (p procDir) stat() (s processStat, ok bool) {
 	if begin < 0 || end < begin {
 		return s, false
 	}
-	// State, ppid, pgrp, session, tty_nr, tpgid, flags.
+	// What follows it, by the number of the field.
+	const state, ppid, flags, starttime = 3, 4, 9, 22
 	fields := strings.Fields(string(data[end+1:]))
-	if len(fields) < 7 {
+	if len(fields) <= starttime-state {
 		return s, false
 	}
 	s.name, s.state = string(data[begin+1:end]), fields[0]
-	parent, perr := strconv.Atoi(fields[1])
-	flags, ferr := strconv.ParseUint(fields[6], 10, 64)
-	s.parent, s.flags = parent, flags
-	return s, perr == nil && ferr == nil
+	var errs [3]error
+	s.parent, errs[0] = strconv.Atoi(fields[ppid-state])
+	s.flags, errs[1] = strconv.ParseUint(fields[flags-state], 10, 64)
+	s.began, errs[2] = strconv.ParseUint(fields[starttime-state], 10, 64)
+	return s, errors.Join(errs[:]...) == nil
+}
+
+// statOf describes whoever has a number now.
+func statOf(pid int) (processStat, bool) {
+	p, err := openProc(pid)
+	if err != nil {
+		return processStat{}, false
+	}
+	defer p.Close()
+	return p.stat()
 }
 
 // exiting reports whether the process is on its way out or gone.

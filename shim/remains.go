@@ -8,23 +8,20 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/opencontainers/cgroups"
-	cgroupmanager "github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
-	"golang.org/x/sys/unix"
 
+	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/oci"
 )
 
 // containerd ends the call that cleans up after a shim when it takes longer
 // than 5 s (io.containerd.timeout.shim.cleanup), and then keeps the bundle.
 const (
-	// killWait bounds how long the processes of a container without a shim
-	// may take to die of SIGKILL.
-	killWait = 2 * time.Second
-	killPoll = 10 * time.Millisecond
 	// hooksWait bounds all poststop hooks together.
 	hooksWait = 2 * time.Second
+	// cgroupsWait bounds how long the cgroups of a container without a shim
+	// are emptied, and then removed.
+	cgroupsWait = killWait / 2
 )
 
 // remains ends and removes what is left of a container whose shim is gone,
@@ -88,16 +85,16 @@ func (b bundle) facts(id string) (made, error) {
 // destroy kills a container that is not a child of this process, and removes
 // it.
 func destroy(c *libcontainer.Container) error {
-	if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+	state, err := c.State()
+	if err != nil {
+		return err
+	}
+	wait, err := killInit(state)
+	if err != nil {
 		return fmt.Errorf("kill: %w", err)
 	}
-	for deadline := time.Now().Add(killWait); ; time.Sleep(killPoll) {
-		if err := c.Signal(unix.Signal(0)); err != nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return errors.New("its processes do not die")
-		}
+	if err := errors.Join(cgroup.Kill(state.CgroupPaths, cgroupsWait), wait(), cgroup.Remove(state.CgroupPaths, cgroupsWait)); err != nil {
+		return err
 	}
 	return c.Destroy()
 }
@@ -105,32 +102,5 @@ func destroy(c *libcontainer.Container) error {
 // destroyCgroups kills what is in the cgroups of a container of which
 // libcontainer has no state, and removes them.
 func destroyCgroups(paths map[string]string) error {
-	if len(paths) == 0 {
-		return nil
-	}
-	m, err := cgroupmanager.NewWithPaths(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
-	if err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(killWait); m.Exists(); time.Sleep(killPoll) {
-		pids, err := m.GetAllPids()
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-			return err
-		}
-		if len(pids) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the processes %v do not die", pids)
-		}
-		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-				return err
-			}
-		}
-		if err := m.Freeze(cgroups.Thawed); err != nil {
-			return err
-		}
-	}
-	return m.Destroy()
+	return errors.Join(cgroup.Kill(paths, cgroupsWait), cgroup.Remove(paths, cgroupsWait))
 }

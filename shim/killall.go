@@ -1,0 +1,117 @@
+package shim
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/cgroup"
+)
+
+const (
+	// killWait bounds how long the processes of a container may take to die
+	// of SIGKILL, or be forked anew.
+	killWait = 2 * time.Second
+	// removeWait bounds how long a Delete removes cgroups. The next one goes
+	// on from there.
+	removeWait = 10 * time.Second
+	// insistAfter is when a container that was killed and is not gone is
+	// looked at: mostly it is gone by then. Each further pause is twice as
+	// long, up to the longest.
+	insistAfter  = 100 * time.Millisecond
+	insistAtMost = 5 * time.Second
+)
+
+// killAll ends all processes of a container. With the end of pid 1 the kernel
+// ends those of a pid namespace of its own. Others are found by the cgroups,
+// and not by libcontainer, which goes there by paths: a container can make
+// cgroups that no path leads to.
+func (c *container) killAll() error {
+	c.insisting.Do(func() { go c.insist() })
+	if !c.sharesPIDs() {
+		// libcontainer's own way waits for a Start that goes on, which
+		// something outside of the container can hold up.
+		first := c.init.proc.Signal(unix.SIGKILL)
+		err := c.lc.Signal(unix.SIGKILL)
+		if first == nil && errors.Is(err, libcontainer.ErrNotRunning) {
+			return nil // that fast
+		}
+		return err
+	}
+	err := c.init.proc.Signal(unix.SIGKILL) // it may have left the cgroups
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	return errors.Join(err, c.killCgroups())
+}
+
+// killCgroups kills what is in the container's cgroups, while they are its own.
+func (c *container) killCgroups() error {
+	c.removing.Lock()
+	defer c.removing.Unlock()
+	if c.destroyed {
+		return nil
+	}
+	return cgroup.Kill(c.made.Cgroups, killWait)
+}
+
+// insist kills what keeps a container that was killed: on cgroup v1 a process
+// in it may have frozen pid 1, and do so again each time it is thawed.
+func (c *container) insist() {
+	for pause := insistAfter; ; pause = min(2*pause, insistAtMost) {
+		select {
+		case <-c.gone:
+			return
+		case <-time.After(pause):
+		}
+		if err := c.killCgroups(); err != nil {
+			c.log.WithError(err).Warn("kill what keeps the container")
+		}
+	}
+}
+
+// killInit kills pid 1 of a container that is no child of this process, and
+// returns a function that waits for its end. It does nothing to a process that
+// has got its number since.
+func killInit(s *libcontainer.State) (wait func() error, _ error) {
+	nothing := func() error { return nil }
+	if s.InitProcessPid <= 0 {
+		return nothing, nil
+	}
+	fd, err := unix.PidfdOpen(s.InitProcessPid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nothing, nil
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	// Whoever has the number now is held: if it is the one that began then,
+	// it is pid 1.
+	if st, ok := statOf(s.InitProcessPid); !ok || st.began != s.InitProcessStartTime || st.state == "Z" {
+		pidfd.Close()
+		return nothing, nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		pidfd.Close()
+		return nil, os.NewSyscallError("pidfd_send_signal", err)
+	}
+	deadline := time.Now().Add(killWait)
+	return func() error {
+		defer pidfd.Close()
+		for {
+			left := max(0, time.Until(deadline))
+			ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds()))
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case err == nil && ready == 0:
+				return errors.New("its processes do not die")
+			default:
+				return err
+			}
+		}
+	}, nil
+}
