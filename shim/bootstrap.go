@@ -12,7 +12,6 @@ import (
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	containerd "github.com/containerd/containerd/v2/pkg/shim"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 )
@@ -50,7 +49,7 @@ func Bootstrap(args []string, listener int) (serve []string, err error) {
 	}
 	defer func() {
 		if err != nil && m.listener != nil {
-			err = errors.Join(err, containerd.RemoveSocket(result.Address))
+			err = errors.Join(err, m.own.remove())
 		}
 	}()
 	answer := []byte(result.Address)

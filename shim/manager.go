@@ -41,6 +41,7 @@ type manager struct {
 	// listener is where this process is to serve; nil unless Start has found
 	// that no other shim does.
 	listener *net.UnixListener
+	own      socketFile // its file
 }
 
 // NewManager returns the manager that containerd's shim library drives.
@@ -78,19 +79,25 @@ func (m *manager) Start(ctx context.Context, params *bootapi.BootstrapParams) (*
 	if err := writeAddress(result.Address); err != nil {
 		return nil, err
 	}
-	listener, err := listen(result.Address)
+	path := pathOf(result.Address)
+	if alive, err := serving(path); err != nil || alive {
+		return result, err
+	}
+	// Before the others of the group can find it: none of them is to trust in
+	// a shim that there will not be.
+	if err := settle(params); err != nil {
+		return nil, err
+	}
+	listener, err := listen(path, params.GetInstanceID())
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return result, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", result.Address, err)
 	}
-	listener.SetUnlinkOnClose(false) // the shim removes it at its end
-	if err := settle(params); err != nil {
-		return nil, errors.Join(err, listener.Close(), containerd.RemoveSocket(result.Address))
-	}
 	m.listener = listener
-	return result, nil
+	m.own, err = socketAt(result.Address)
+	return result, err
 }
 
 // writeAddress tells in the bundle, the working directory, where its shim
@@ -102,26 +109,6 @@ func writeAddress(address string) error {
 	}
 	defer dir.Close()
 	return dir.Replace(addressFile, []byte(address), 0o600)
-}
-
-// listen opens the shim's socket. If another shim of the same group serves
-// it already, the error is errdefs.ErrAlreadyExists.
-func listen(address string) (*net.UnixListener, error) {
-	l, err := containerd.NewSocket(address)
-	if err == nil {
-		return l, nil
-	}
-	if !containerd.SocketEaddrinuse(err) {
-		return nil, err
-	}
-	if containerd.CanConnect(address) {
-		return nil, errdefs.ErrAlreadyExists
-	}
-	// Nobody listens: a shim was killed and could not remove it.
-	if err := containerd.RemoveSocket(address); err != nil {
-		return nil, err
-	}
-	return containerd.NewSocket(address)
 }
 
 // schedCoreEnv is the variable with which containerd asks for a shim whose
@@ -183,25 +170,27 @@ func (*manager) Stop(ctx context.Context, id string) (containerd.StopStatus, err
 	// The working directory is the bundle of the shim's first container.
 	bundle := filepath.Join(filepath.Dir(cwd), id)
 	exit, err := remains(bundle, newChildren())
-	if err := errors.Join(err, removeDeadSocket(filepath.Join(bundle, addressFile))); err != nil {
+	if err := errors.Join(err, removeSockets(filepath.Join(bundle, addressFile), id)); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("clean up after the shim")
 	}
 	return containerd.StopStatus{Pid: exit.PID, ExitStatus: int(exit.Status), ExitedAt: exit.At}, nil
 }
 
-// removeDeadSocket removes the socket that a file names, if nobody listens.
-func removeDeadSocket(file string) error {
+// removeSockets removes what shims of a container have left of the socket that
+// a file names, if nobody listens there.
+func removeSockets(file, id string) error {
 	address, err := containerd.ReadAddress(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err != nil || containerd.CanConnect(address) {
+	if err != nil {
 		return err
 	}
-	if err := containerd.RemoveSocket(address); err != nil && !errors.Is(err, os.ErrNotExist) {
+	path := pathOf(address)
+	if err := os.Remove(newName(path, id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return nil
+	return removeDeadSocket(path)
 }
 
 // Info describes the runtime; the options of the handler come from in.
