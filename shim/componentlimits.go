@@ -7,10 +7,13 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"containerd-shim-rich/components"
 	"containerd-shim-rich/config"
+	"containerd-shim-rich/initmode"
 )
 
 const (
@@ -23,6 +26,32 @@ const (
 	// a cgroup with processes cannot have children with limits.
 	mainCgroup = "rich-main"
 )
+
+// checkLimits refuses limits of components in a container without a pid
+// namespace of its own. Their launchers get files to which the kernel lets them
+// write any process id of their namespace, as the host's root: there that would
+// be one of another container or of the host.
+func checkLimits(list []initmode.Component, spec *specs.Spec) error {
+	private, pidns := initmode.PrivatePID(spec)
+	if private {
+		return nil
+	}
+	for _, comp := range list {
+		key := ""
+		switch {
+		case comp.Memory > 0:
+			key = "memory"
+		case comp.CPU > 0:
+			key = "cpus"
+		default:
+			continue
+		}
+		return fmt.Errorf("%s: %s: linux.namespaces: the container %s, where a component cannot have limits of its own; "+
+			"give the container its own pid namespace, choose no such component for it, or remove the key: %w",
+			filepath.Join(components.Dir, comp.Name+".toml"), key, pidns, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
 
 // limitComponents makes the cgroups of the components with limits, below the
 // container's own. Their launchers get the files with which they put a

@@ -253,6 +253,9 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
+	if err := checkLimits(c.plan.Components, original); err != nil {
+		return err
+	}
 	if len(c.plan.Sysctl) > 0 {
 		short, err := dgramQueueShort(original)
 		if err != nil {
