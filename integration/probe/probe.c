@@ -14,6 +14,9 @@
  *   probe as-pid PID            becomes a process of that number with a child that waits; prints "ready", and then how the child
  *                               ended; exits 17 if the number is taken
  *   probe app                   as a launcher of a protocol version that does not exist: says so beside its own path, and waits
+ *   probe nest DIR LENGTH DEPTH [stay|frozen]
+ *                               makes cgroups in each other with names of LENGTH bytes, lifts what limits it can, leaves a process
+ *                               in the deepest one, frozen if asked for, and prints how deep that is
  *
  * The report is JSON. Strings that may hold any byte are base64; see probeReport in the Go harness for the fields.
  */
@@ -407,6 +410,61 @@ static void app(const char *self)
 		pause();
 }
 
+/* Whether a file of the working directory could be written. */
+static int put(const char *file, const char *text)
+{
+	int fd = open(file, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = write(fd, text, strlen(text));
+	close(fd);
+	return n == (ssize_t)strlen(text);
+}
+
+static int nest(const char *top, size_t length, long depth, const char *leave)
+{
+	char name[256] = "";
+	long made = 0;
+	if (chdir(top) < 0)
+		fail(top);
+	if (length >= sizeof name)
+		length = sizeof name - 1;
+	memset(name, 'n', length);
+	put("cgroup.max.depth", "max");
+	put("cgroup.max.descendants", "max");
+	while (made < depth && mkdir(name, 0755) == 0 && chdir(name) == 0)
+		made++;
+	if (*leave) {
+		int ends[2];
+		char none, text[32];
+		if (pipe2(ends, O_CLOEXEC) < 0)
+			fail("pipe");
+		pid_t child = fork();
+		if (child < 0)
+			fail("fork");
+		if (child == 0) {
+			setsid();
+			for (int fd = 0; fd < 3; fd++)
+				close(fd);
+			close(ends[0]);
+			close(ends[1]);
+			for (;;)
+				pause();
+		}
+		/* Until it has let go of the streams. */
+		close(ends[1]);
+		while (read(ends[0], &none, 1) < 0 && errno == EINTR)
+			;
+		snprintf(text, sizeof text, "%ld", (long)child);
+		if (!put("cgroup.procs", text))
+			fail("cgroup.procs");
+		if (strcmp(leave, "frozen") == 0 && !put("freezer.state", "FROZEN") && !put("cgroup.freeze", "1"))
+			fail("freeze");
+	}
+	printf("%ld\n", made);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
@@ -432,6 +490,8 @@ int main(int argc, char **argv)
 		return as_pid(atoi(argv[2]));
 	if ((strcmp(verb, "app") == 0 || strcmp(verb, "command") == 0) && argc >= 2)
 		app(argv[0]);
+	if (strcmp(verb, "nest") == 0 && (argc == 5 || argc == 6))
+		return nest(argv[2], strtoull(argv[3], NULL, 10), atol(argv[4]), argc > 5 ? argv[5] : "");
 	while (strcmp(verb, "sleep") == 0 && argc == 2)
 		pause();
 	return report(stdout);
