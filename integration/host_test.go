@@ -11,12 +11,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // hostState is what a container must not change for good: one readable line for each thing.
 type hostState []string
 
-// snapshotHost records mounts, cgroups, processes, sockets and files, and returns a function that fails the test
+// snapshotHost records what is there of the run, and what a container could damage, and returns a function that fails the test
 // unless the host looks the same again, now or within a short time. Not for tests that run in parallel with others.
 func snapshotHost(t testing.TB) (compare func()) {
 	t.Helper()
@@ -52,18 +54,18 @@ func (d *daemon) settle(before hostState, limit time.Duration) string {
 	return ""
 }
 
-// diff returns the lines that differ, empty when there are none; of very many only the first. A process or socket that
-// is gone is no change: a shim ends a moment after the last of its containers has been deleted, those of earlier tests too.
+// diff returns the lines that differ, empty when there are none; of very many only the first.
 func (before hostState) diff(after hostState) string {
 	const limit = 50
+	was, is := before.names(), after.names()
 	var lines []string
 	for _, line := range before {
-		if _, found := slices.BinarySearch(after, line); !found && !strings.HasPrefix(line, "process ") && !strings.HasPrefix(line, "socket ") {
+		if _, found := slices.BinarySearch(after, line); !found && isChange(line, false, is) {
 			lines = append(lines, "- "+line)
 		}
 	}
 	for _, line := range after {
-		if _, found := slices.BinarySearch(before, line); !found {
+		if _, found := slices.BinarySearch(before, line); !found && isChange(line, true, was) {
 			lines = append(lines, "+ "+line)
 		}
 	}
@@ -73,11 +75,13 @@ func (before hostState) diff(after hostState) string {
 	return strings.Join(lines, "\n")
 }
 
-// snapshot looks at the host. Things of other runs and of other programs are left out where they can be told.
+// snapshot looks at what belongs to the run, and at what of the host a container could damage. Other runs and programs
+// come and go meanwhile, with containers, mounts, cgroups, interfaces and devices of their own.
 func (d *daemon) snapshot() (hostState, error) {
 	var state hostState
 	for _, look := range []func() ([]string, error){
 		d.mountLines, d.cgroupLines, d.processLines, d.socketLines, d.fileLines,
+		sysctlLines, func() ([]string, error) { return deviceLines("/dev") }, moduleLines, terminalLines, hierarchyLines,
 	} {
 		lines, err := look()
 		if err != nil {
@@ -91,6 +95,7 @@ func (d *daemon) snapshot() (hostState, error) {
 
 type hostMount struct {
 	point, text string
+	source      string // file system, source and options of the file system
 }
 
 // readMounts returns the mounts of this mount namespace, in the order they were made.
@@ -113,8 +118,8 @@ func readMounts() ([]hostMount, error) {
 			propagation = append(propagation, kind)
 		}
 		point := unescapeMount(fields[4])
-		mounts = append(mounts, hostMount{point: point, text: strings.TrimSpace(fmt.Sprintf("mount %s %s %s from %s %s",
-			point, fields[5], source[0], fields[3], strings.Join(propagation, " ")))})
+		text := strings.TrimSpace(fmt.Sprintf("mount %s %s %s from %s %s", point, fields[5], source[0], fields[3], strings.Join(propagation, " ")))
+		mounts = append(mounts, hostMount{point, text, tail})
 	}
 	return mounts, nil
 }
@@ -124,21 +129,39 @@ func unescapeMount(path string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
 }
 
+// mountLines are the mounts of the run, wherever in the host's tree they are, and those of the machine. A mount of the run
+// lies in its folder, or shows something of it.
 func (d *daemon) mountLines() ([]string, error) {
 	mounts, err := readMounts()
 	if err != nil {
 		return nil, err
 	}
-	// Where other programs of the machine mount and unmount at any time.
-	foreign := []string{filepath.Dir(d.dir), "/run/containerd/io.containerd.runtime.v2.task", "/run/user", "/run/netns", "/run/docker", "/var/lib"}
 	var lines []string
 	for _, m := range mounts {
-		if !isBelow(m.point, d.dir) && slices.ContainsFunc(foreign, func(dir string) bool { return isBelow(m.point, dir) }) {
+		if !mentions(m.text+" "+m.source, d.dir) && !isSystemMount(m.point) {
 			continue
 		}
-		lines = append(lines, m.text)
+		text := m.text
+		for n := 2; slices.Contains(lines, text); n++ {
+			text = fmt.Sprintf("%s (%d)", m.text, n) // one over another
+		}
+		lines = append(lines, text)
 	}
 	return lines, nil
+}
+
+// mentions tells whether a text names a folder or something in it, and not another folder whose name begins like that.
+func mentions(text, dir string) bool {
+	for {
+		i := strings.Index(text, dir)
+		if i < 0 {
+			return false
+		}
+		text = text[i+len(dir):]
+		if text == "" || !strings.ContainsAny(text[:1], "0123456789") {
+			return true
+		}
+	}
 }
 
 // cgroupMounts returns where cgroup hierarchies are mounted, of both versions.
@@ -156,8 +179,7 @@ func cgroupMounts() ([]string, error) {
 	return points, nil
 }
 
-// cgroupLines lists the cgroups of this run at any depth, and all others at the top of each hierarchy: there it is where
-// a container's init that sees the host's tree makes its own. Deeper ones of other programs come and go at any time.
+// cgroupLines lists the cgroups of this run at any depth.
 func (d *daemon) cgroupLines() ([]string, error) {
 	points, err := cgroupMounts()
 	if err != nil {
@@ -165,17 +187,8 @@ func (d *daemon) cgroupLines() ([]string, error) {
 	}
 	var lines []string
 	for _, point := range points {
-		top, err := os.ReadDir(point)
-		if err != nil {
-			return nil, err
-		}
-		for _, entry := range top {
-			if entry.IsDir() && entry.Name() != filepath.Base(cgroupParent) {
-				lines = append(lines, "cgroup "+filepath.Join(point, entry.Name()))
-			}
-		}
 		ours := filepath.Join(point, d.cgroup())
-		err = walkFolders(ours, func(path string) {
+		err := walkFolders(ours, func(path string) {
 			if path != ours {
 				lines = append(lines, "cgroup "+path)
 			}
@@ -206,25 +219,16 @@ func removeCgroups(run string) error {
 	if err != nil {
 		return err
 	}
-	return poll(10*time.Second, func() error {
-		var errs []error
-		for _, point := range points {
-			var folders []string
-			if err := walkFolders(filepath.Join(point, cgroupParent, run), func(path string) {
-				folders = append(folders, path)
-			}); err != nil {
-				errs = append(errs, err)
-			}
-			for _, folder := range slices.Backward(folders) {
-				if err := os.Remove(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					errs = append(errs, err)
-				}
-			}
-			// Fails while another run has cgroups in it, as it should.
-			_ = os.Remove(filepath.Join(point, cgroupParent))
-		}
-		return errors.Join(errs...)
-	})
+	dirs := map[string]string{}
+	for _, point := range points {
+		dirs[point] = filepath.Join(point, cgroupParent, run)
+	}
+	err = cgroup.Remove(dirs, patience(10*time.Second))
+	for _, point := range points {
+		// Fails while another run has cgroups in it, as it should.
+		_ = os.Remove(filepath.Join(point, cgroupParent))
+	}
+	return err
 }
 
 type hostProcess struct {
@@ -252,7 +256,7 @@ func processesOf(dir string) ([]hostProcess, error) {
 		cgroups, _ := os.ReadFile(filepath.Join(proc, "cgroup"))
 		root, _ := os.Readlink(filepath.Join(proc, "root"))
 		cwd, _ := os.Readlink(filepath.Join(proc, "cwd"))
-		if strings.Contains(string(commandLine), dir) || strings.Contains(string(cgroups), "/"+filepath.Base(dir)+"/") ||
+		if mentions(string(commandLine), dir) || strings.Contains(string(cgroups), "/"+filepath.Base(dir)+"/") ||
 			isBelow(root, dir) || isBelow(cwd, dir) {
 			text := strings.TrimSpace(strings.ReplaceAll(string(commandLine), "\x00", " "))
 			if text == "" {

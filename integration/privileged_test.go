@@ -1,10 +1,7 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,34 +14,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// moves are values below /proc/sys that change by themselves.
-var moves = regexp.MustCompile(`^(kernel/(random/|ns_last_pid|pty/nr|sched_domain/|perf_event_max_sample_rate)|fs/(dentry-state|inode-|file-nr|aio-nr|quota/|binfmt_misc/)|net/netfilter/nf_conntrack_(count|buckets))`)
-
 // sysctls reads all settings of the host.
 func sysctls(t *testing.T) map[string]string {
 	t.Helper()
-	values := map[string]string{}
-	root := os.DirFS("/proc/sys")
-	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist) || moves.MatchString(name):
-			return nil
-		case err != nil || entry.IsDir():
-			return err
-		}
-		f, err := root.Open(name)
-		if err != nil {
-			return nil // write-only
-		}
-		defer f.Close()
-		value, err := io.ReadAll(io.LimitReader(f, 1<<16))
-		if err == nil {
-			values[name] = string(value)
-		}
-		return nil
-	})
-	if err != nil || len(values) < 100 {
-		t.Fatalf("%d settings, %v", len(values), err)
+	values, err := readSysctls()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return values
 }
