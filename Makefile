@@ -105,7 +105,7 @@ test: ## unit tests, then integration tests
 	@$(MAKE) --no-print-directory integration
 
 # Which tests concern cgroups.
-vm_tests_all := ^TestCgroup|TestB13Cgroup|TestB14Exec|TestOOMBeforeExit|TestResources|TestPauseAndResume|TestPidsAndKillAll|TestShimKilled(InCreate)?$$|TestExecInCreated$$|TestKillAllHostPIDs$$
+vm_tests_all := ^TestCgroup|^TestT3|^TestT4|TestB13Cgroup|TestB14Exec|TestOOMBeforeExit|TestResources|TestPauseAndResume|TestPidsAndKillAll|TestShimKilled(InCreate)?$$|TestExecInCreated$$|TestKillAllHostPIDs$$
 vm_tests_all := $(vm_tests_all)|TestInitMatrix/init/(systemd|dumb-init)/(exit_42|user_namespace|TERM_with|poweroff$$)
 vm_tests_short := TestCgroup(Limits|Pids)/(none|systemd-252)|TestCgroup(SystemdDriver|UnitLimit)/systemd-252
 
