@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/launch"
@@ -135,7 +136,8 @@ func (d *door) accept() {
 // attend serves a connection, and closes it when nobody waits for that any
 // more.
 func (d *door) attend(conn *launch.Conn) {
-	if err := d.serve(conn); err != nil && !errors.Is(err, io.EOF) {
+	// The latter if a launcher has left without reading all.
+	if err := d.serve(conn); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
 		d.log.WithError(err).Warn("launcher")
 	}
 	d.mu.Lock()
