@@ -84,8 +84,15 @@ func (s *supervisor) connect(name string) (status int, err error) {
 	if err == nil {
 		err = s.conn.Send(launch.Component{Name: name})
 	}
-	for greeted := false; err == nil && !s.stopping && s.order.Record.Args == nil; {
-		if !s.wait(-1) {
+	for greeted := false; err == nil && s.order.Record.Args == nil; {
+		timeout := -1
+		if s.stopping {
+			timeout = 0 // an order that is there already is answered
+		}
+		if !s.wait(timeout) {
+			if s.stopping {
+				break
+			}
 			continue
 		}
 		var m launch.Message
