@@ -654,7 +654,7 @@ func TestComponentsHostileLauncher(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		m, _, err := conn.Receive()
+		m, _, err := answered(conn)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -680,7 +680,7 @@ func TestComponentsHostileLauncher(t *testing.T) {
 		conn = dial()
 		_ = conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleComponent})
 		_ = conn.Send(launch.Component{Name: "agent"})
-		m, files, err := conn.Receive()
+		m, files, err := answered(conn)
 		for _, f := range files {
 			f.Close()
 		}

@@ -10,6 +10,10 @@ import "fmt"
 // 2: the shim says Hello as well.
 const Version = 2
 
+// Mark is a text in every launcher that has this version of the protocol, by
+// which its file can be told.
+const Mark = "This launcher has version 2 of the launch protocol."
+
 // EventVersion is the one of a Hello for RoleEvent, which has not changed since:
 // also a launcher that the shim does not understand can tell that it has failed.
 const EventVersion = 1

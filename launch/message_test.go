@@ -3,7 +3,9 @@ package launch
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -44,6 +46,35 @@ func TestMessageRoundTrip(t *testing.T) {
 			t.Errorf("%T: %v", want, err)
 		} else if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+func TestMark(t *testing.T) {
+	if want := fmt.Sprintf("version %d ", Version); !strings.Contains(Mark, want) {
+		t.Errorf("the mark is %q, want it to have %q", Mark, want)
+	}
+}
+
+// A Hello of any version tells that version, whatever follows.
+func TestT5HelloOfOtherVersion(t *testing.T) {
+	for _, tc := range []struct {
+		body []byte
+		want Hello
+	}{
+		{[]byte{0xe7, 3}, Hello{Version: 999}},
+		{[]byte{0xe7, 3, 3, 0, 0, 0, 'a', 'p', 'p'}, Hello{999, RoleApp}},
+		{[]byte{0xe7, 3, 3, 0, 0, 0, 'a', 'p', 'p', 1, 2, 3}, Hello{999, RoleApp}},
+		{[]byte{0xe7, 3, 0xff, 0xff, 0xff, 0xff, 'a'}, Hello{Version: 999}},
+		{[]byte{1, 0, 5, 0, 0, 0, 'e', 'v', 'e', 'n', 't'}, Hello{EventVersion, RoleEvent}},
+	} {
+		if got, err := decodeMessage(kindHello, tc.body); err != nil || got != tc.want {
+			t.Errorf("%v: got %+v, %v, want %+v", tc.body, got, err, tc.want)
+		}
+	}
+	for _, body := range [][]byte{nil, {1}, {Version, 0}, {Version, 0, 0, 0, 0, 0, 1}} {
+		if got, err := decodeMessage(kindHello, body); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%v: got %+v, %v", body, got, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/hostfs"
+	"containerd-shim-rich/launch"
 )
 
 // Programs that containers get from the host.
@@ -43,8 +45,8 @@ type programs struct {
 	// pinned are open as long as the shim lives; nil if there were none yet.
 	pinned map[string]*program
 	dir    string // where they were found
-	// unfit says that a launcher did not understand this shim: the two were
-	// installed at the same time as it started.
+	// unfit says that a launcher, or who pretended to be one, did not
+	// understand this shim.
 	unfit bool
 }
 
@@ -99,7 +101,7 @@ func (p *programs) open() error {
 		pinned[name] = &program{f, identify(&stat)}
 	}
 	release(p.pinned)
-	p.dir, p.pinned, p.unfit = dir, pinned, false
+	p.dir, p.pinned = dir, pinned
 	return nil
 }
 
@@ -114,6 +116,20 @@ func (p *programs) mismatched() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unfit = true
+}
+
+// maxLauncher bounds what is looked at of a launcher, in bytes.
+const maxLauncher = 64 << 20
+
+// fit reports whether the pinned launcher is one that understands this shim.
+// The caller holds mu.
+func (p *programs) fit() bool {
+	launcher := p.pinned[launcherProgram]
+	if launcher == nil {
+		return false
+	}
+	content, err := io.ReadAll(io.NewSectionReader(launcher.file, 0, min(launcher.id.size, maxLauncher)))
+	return err == nil && bytes.Contains(content, []byte(launch.Mark))
 }
 
 // installed reports whether what is installed are still the programs of this
@@ -139,11 +155,13 @@ func (p *programs) installed() bool {
 func (p *programs) expose(ours *hostfs.Dir, name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.pinned == nil || p.unfit && !p.installed() {
+	if p.pinned == nil || p.unfit && !p.fit() {
+		// They were being installed as this shim started.
 		if err := p.open(); err != nil {
 			return err
 		}
 	}
+	p.unfit = false
 	if err := ours.Mkdir(name, 0o711); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/hostfs"
+	"containerd-shim-rich/launch"
 )
 
 // install puts programs beside this test program, whose shim would find them
@@ -99,6 +100,16 @@ func TestT5PinnedPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the launcher was removed", "launcher 1", "dumb-init 1", true)
+
+	// A container that only pretends changes nothing for the others.
+	fits := "launcher 2: " + launch.Mark
+	install(t, dir, map[string]string{launcherProgram: fits})
+	if err := p.pin(); err != nil {
+		t.Fatal(err)
+	}
+	install(t, dir, map[string]string{launcherProgram: "launcher 3"})
+	p.mismatched()
+	check("somebody said that the launcher did not fit", fits, "dumb-init 1", true)
 
 	// Nothing can be known of a program that was written over.
 	install(t, dir, map[string]string{launcherProgram: "launcher 3"})

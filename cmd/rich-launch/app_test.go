@@ -50,6 +50,14 @@ func serve(t testing.TB, prefix ...string) *shim {
 // serveVerb is serve for any command line with the launcher.
 func serveVerb(t testing.TB, role string, args []string) *shim {
 	t.Helper()
+	s := meet(t, role, args)
+	s.send(launch.Hello{Version: launch.Version, Role: launch.RoleShim})
+	return s
+}
+
+// meet is serveVerb without the shim's own Hello.
+func meet(t testing.TB, role string, args []string) *shim {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "app") // t.TempDir's names are too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +97,6 @@ func serveVerb(t testing.TB, role string, args []string) *shim {
 	if m := s.receive(); m != (launch.Hello{Version: launch.Version, Role: role}) {
 		t.Fatalf("got %+v, want Hello", m)
 	}
-	s.send(launch.Hello{Version: launch.Version, Role: launch.RoleShim})
 
 	for i, f := range []**os.File{&s.stdin, &s.stdout, &s.stderr} {
 		r, w, err := os.Pipe()

@@ -87,11 +87,11 @@ func (s *supervisor) connect(name string) (status int, err error) {
 	for greeted := false; err == nil && s.order.Record.Args == nil; {
 		timeout := -1
 		if s.stopping {
-			timeout = 0 // an order that is there already is answered
+			timeout = 0 // what is there already is taken
 		}
 		if !s.wait(timeout) {
 			if s.stopping {
-				break
+				return 0, nil
 			}
 			continue
 		}

@@ -19,6 +19,8 @@ import (
 	"os"
 	"path"
 	"runtime"
+
+	"containerd-shim-rich/launch"
 )
 
 // version and socketPath are set when the launcher is built, with -X.
@@ -41,7 +43,7 @@ const usage = `usage: launch app [NAME...]
        launch env [--] ARG...
        launch within SECONDS ARG...
        launch version
-`
+` + launch.Mark + "\n"
 
 // Exit codes beside the CMD's own.
 const (
