@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
-	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/initmode"
 )
@@ -271,11 +270,7 @@ func (c *container) destroy() error {
 	c.removing.Lock()
 	defer c.removing.Unlock()
 	if !c.destroyed {
-		// Not left to libcontainer, which goes by paths.
-		if err := cgroup.Remove(c.made.Cgroups, removeWait); err != nil {
-			return fmt.Errorf("destroy container: %w", err)
-		}
-		if err := c.lc.Destroy(); err != nil {
+		if err := removeContainer(c.lc, c.made.Cgroups, removeWait); err != nil {
 			return fmt.Errorf("destroy container: %w", err)
 		}
 		c.destroyed = true

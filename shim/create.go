@@ -402,7 +402,7 @@ func (c *container) revertContainer() error {
 	}
 	c.pid1.Close()
 	c.removing.Lock()
-	errs = append(errs, cgroup.Remove(c.made.Cgroups, removeWait), c.lc.Destroy())
+	errs = append(errs, removeContainer(c.lc, c.made.Cgroups, removeWait))
 	c.destroyed = true
 	c.removing.Unlock()
 	if err := c.bundle.runPoststop(&c.made, 0); err != nil {

@@ -73,6 +73,19 @@ func (c *container) insist() {
 	}
 }
 
+// removeContainer removes a container whose processes have ended. Its cgroups
+// are not left to libcontainer, which goes by paths.
+func removeContainer(lc *libcontainer.Container, cgroups map[string]string, limit time.Duration) error {
+	if err := cgroup.Remove(cgroups, limit); err != nil {
+		return err
+	}
+	// A paused one would be thawed. It learns that there is nothing any more.
+	if _, err := lc.Status(); err != nil {
+		return err
+	}
+	return lc.Destroy()
+}
+
 // killInit kills pid 1 of a container that is no child of this process, and
 // returns a function that waits for its end. It does nothing to a process that
 // has got its number since.

@@ -93,10 +93,10 @@ func destroy(c *libcontainer.Container) error {
 	if err != nil {
 		return fmt.Errorf("kill: %w", err)
 	}
-	if err := errors.Join(cgroup.Kill(state.CgroupPaths, cgroupsWait), wait(), cgroup.Remove(state.CgroupPaths, cgroupsWait)); err != nil {
+	if err := errors.Join(cgroup.Kill(state.CgroupPaths, cgroupsWait), wait()); err != nil {
 		return err
 	}
-	return c.Destroy()
+	return removeContainer(c, state.CgroupPaths, cgroupsWait)
 }
 
 // destroyCgroups kills what is in the cgroups of a container of which
