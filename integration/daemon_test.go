@@ -390,7 +390,7 @@ func removeRun(dir string) error {
 	if err := unmountBelow(dir); err != nil {
 		return err
 	}
-	if err := removeCgroups(filepath.Base(dir)); err != nil {
+	if err := removeCgroups(dir); err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)

@@ -113,7 +113,7 @@ func TestHostDamageIsSeen(t *testing.T) {
 func TestHostDamageToDevices(t *testing.T) {
 	dev := t.TempDir()
 	path := func(name string) string { return filepath.Join(dev, name) }
-	node := func(name string, mode uint32, major, minor uint32) error {
+	node := func(name string, mode, major, minor uint32) error {
 		return unix.Mknod(path(name), mode, int(unix.Mkdev(major, minor)))
 	}
 	if err := errors.Join(node("null", unix.S_IFCHR|0o666, 1, 3), node("tty", unix.S_IFCHR|0o666, 5, 0), node("loop7", unix.S_IFBLK|0o660, 7, 7),

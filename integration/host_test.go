@@ -213,22 +213,26 @@ func walkFolders(dir string, visit func(path string)) error {
 	})
 }
 
-// removeCgroups removes the cgroups of the named run, and the parent of all runs when it is the last.
-func removeCgroups(run string) error {
+// removeCgroups removes the cgroups of a run, and the parent of all runs when it is the last: another one may be about to make
+// its first cgroup there.
+func removeCgroups(dir string) error {
 	points, err := cgroupMounts()
 	if err != nil {
 		return err
 	}
 	dirs := map[string]string{}
 	for _, point := range points {
-		dirs[point] = filepath.Join(point, cgroupParent, run)
+		dirs[point] = filepath.Join(point, cgroupParent, filepath.Base(dir))
 	}
 	err = cgroup.Remove(dirs, patience(10*time.Second))
-	for _, point := range points {
-		// Fails while another run has cgroups in it, as it should.
-		_ = os.Remove(filepath.Join(point, cgroupParent))
+	runs, globErr := filepath.Glob(filepath.Join(filepath.Dir(dir), runPrefix+"*"))
+	if err := errors.Join(err, globErr); err != nil || len(runs) > 1 {
+		return err
 	}
-	return err
+	for _, point := range points {
+		_ = os.Remove(filepath.Join(point, cgroupParent)) // fails while there are others in it, as it should
+	}
+	return nil
 }
 
 type hostProcess struct {
