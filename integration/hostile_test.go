@@ -26,12 +26,23 @@ import (
 // dialShim connects to a container's socket as its root could.
 func (r *task) dialShim() (*net.UnixConn, error) {
 	// The address of a socket is too short for its path.
-	dir, err := os.Open(r.bundle("rich", "run"))
+	dir, err := os.Open(r.runDir())
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	return net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/shim.sock", dir.Fd())})
+}
+
+// runDir is what the container has at /run/rich, as a file system of its own. A shim may have been given a mount namespace by
+// the test, and mounts it there.
+func (r *task) runDir() string {
+	r.t.Helper()
+	dir := r.bundle("rich", "run")
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) == 0 {
+		return fmt.Sprintf("/proc/%d/root%s", r.shimPID(), dir)
+	}
+	return dir
 }
 
 // answered receives what the shim says after its own Hello.

@@ -25,7 +25,7 @@ type appState struct {
 
 // app reads the state of the CMD on the host.
 func (r *task) app() (state appState, err error) {
-	data, err := os.ReadFile(r.bundle("rich", "run", "app.json"))
+	data, err := os.ReadFile(filepath.Join(r.runDir(), "app.json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return state, nil // it has not been started
 	}
@@ -73,7 +73,7 @@ func TestOnExitRestart(t *testing.T) {
 			run.waitShimLog("the command crashed", "service=rich-app", "code=7", "reason=exit")
 			// The container sees the same.
 			inside := run.Exec("cat", "/run/rich/app.json").Stdout
-			if outside, err := os.ReadFile(run.bundle("rich", "run", "app.json")); err != nil || inside != string(outside) {
+			if outside, err := os.ReadFile(filepath.Join(run.runDir(), "app.json")); err != nil || inside != string(outside) {
 				t.Errorf("inside %q, outside %q, %v", inside, outside, err)
 			}
 			if got := run.Exec("sh", "-c", "id -u; id -g; id -G"); got.Stdout != "1234\n5678\n5678 4321\n" {
