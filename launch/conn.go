@@ -159,7 +159,7 @@ func (c *Conn) Receive() (Message, []*os.File, error) {
 		files = append(files, os.NewFile(uintptr(fd), "received"))
 	}
 	for _, fd := range fds[keep:] {
-		_ = Drop(fileDescriptor(fd)) // nobody has asked for it
+		Drop(fileDescriptor(fd)) // nobody has asked for it
 	}
 	return m, files, err
 }
@@ -254,7 +254,7 @@ func takeRights(oob []byte, fds *[]int) error {
 			if len(*fds) < maxFiles {
 				*fds = append(*fds, fd)
 			} else {
-				_ = Drop(fileDescriptor(fd))
+				Drop(fileDescriptor(fd))
 			}
 		}
 	}

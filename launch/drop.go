@@ -24,13 +24,12 @@ const (
 // wished (socket(7), SO_LINGER), and that of a file of a FUSE file system waits
 // for its daemon. So Drop belongs into a goroutine that nobody waits for
 // without a bound.
-func Drop(c io.Closer) error {
+func Drop(c io.Closer) {
 	done := make(chan struct{})
 	late := time.AfterFunc(stuckAfter, func() { Unstick(done) })
-	err := c.Close()
+	_ = c.Close() // nothing of ours is lost by it
 	close(done)
 	late.Stop()
-	return err
 }
 
 // Unstick ends the waits of system calls of this process that a signal can end,

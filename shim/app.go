@@ -319,7 +319,7 @@ func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
 // dropAll closes files that have been received.
 func dropAll(files []*os.File) {
 	for _, f := range files {
-		_ = launch.Drop(f)
+		launch.Drop(f)
 	}
 }
 
@@ -331,7 +331,7 @@ func (a *app) takeTerminal(files []*os.File) error {
 	}
 	f := files[0]
 	if !isTerminalMaster(int(f.Fd())) || a.stdio.tty == nil {
-		_ = launch.Drop(f)
+		launch.Drop(f)
 		return errors.New("terminal: the descriptor is not the master of one that was asked for")
 	}
 	return a.stdio.tty.start(f)

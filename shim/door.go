@@ -100,7 +100,7 @@ func ownSocket(dir, name string, uid, gid int) error {
 
 func (d *door) accept() {
 	// Connections that nobody has accepted may hold anything.
-	defer func() { _ = launch.Drop(d.listener) }()
+	defer launch.Drop(d.listener)
 	for {
 		select {
 		case d.slots <- struct{}{}:
@@ -126,7 +126,7 @@ func (d *door) accept() {
 		}
 		d.mu.Unlock()
 		if closed {
-			_ = launch.Drop(conn)
+			launch.Drop(conn)
 			return
 		}
 		go d.attend(conn)
@@ -146,7 +146,7 @@ func (d *door) attend(conn *launch.Conn) {
 		close(d.left)
 	}
 	d.mu.Unlock()
-	_ = launch.Drop(conn)
+	launch.Drop(conn)
 	<-d.slots
 }
 

@@ -90,7 +90,7 @@ func watchInit(dir, name string, uid, gid int, changed func(initState)) (*initWa
 
 func (w *initWatch) read(ctx context.Context) {
 	// What nobody has read may hold anything.
-	defer func() { _ = launch.Drop(w.socket) }()
+	defer launch.Drop(w.socket)
 	defer close(w.done)
 	buf := make([]byte, maxNotify)
 	for w.limit.Wait(ctx) == nil {
