@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,5 +121,50 @@ func (d *daemon) removeContainers(t testing.TB) {
 			_, _ = task.Delete(ctx, containerd.WithProcessKill)
 		}
 		_ = c.Delete(ctx, containerd.WithSnapshotCleanup)
+	}
+}
+
+// Each test that the documentation names is there.
+func TestDocsNameTests(t *testing.T) {
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	err = filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (path == "../build" || path == "../.git"):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		for _, found := range function.FindAllStringSubmatch(string(content), -1) {
+			tests[found[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	name := regexp.MustCompile("`((?:Test|Fuzz)\\w+)")
+	for _, page := range pages {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range name.FindAllStringSubmatch(string(content), -1) {
+			named++
+			if !tests[found[1]] {
+				t.Errorf("%s names %s, which there is not", filepath.Base(page), found[1])
+			}
+		}
+	}
+	if named < 20 {
+		t.Errorf("only %d tests are named", named)
 	}
 }
