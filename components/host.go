@@ -32,13 +32,6 @@ func Load(dir, name string) (*Definition, error) {
 		return nil, fmt.Errorf("component %q: %w", name, err)
 	}
 	path := filepath.Join(dir, name+suffix)
-	folder, err := os.Stat(dir)
-	if err == nil {
-		err = config.CheckOwner(folder)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
 	data, err := config.ReadOwned(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("component %q: %w; %s", name, ErrNotOffered, offer(dir))

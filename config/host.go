@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"reflect"
@@ -39,20 +38,12 @@ type Host struct {
 
 // Load reads the host's file. A file that does not exist says nothing.
 func Load(path string) (Host, error) {
-	f, err := os.Open(path)
+	data, err := ReadOwned(path, maxFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return Host{}, nil
 	}
 	if err != nil {
-		return Host{}, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return Host{}, err
-	}
-	if len(data) > maxFile {
-		return Host{}, fmt.Errorf("%s: larger than %d bytes", path, maxFile)
+		return Host{}, fmt.Errorf("%s: %w", path, err)
 	}
 	host, err := ParseHost(data)
 	if err != nil {

@@ -6,11 +6,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
 // ReadOwned reads a file of the host that says what root runs. It refuses what
-// is not a regular file of at most limit bytes, or that others can write.
+// is not a regular file of at most limit bytes, or that others can write or put
+// another one in place of. The error does not name the file.
 func ReadOwned(path string, limit int64) ([]byte, error) {
 	// Without blocking, should it be a fifo.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -23,10 +25,21 @@ func ReadOwned(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
+		return nil, errors.New("not a regular file; replace it by one, or remove it")
 	}
 	if err := CheckOwner(info); err != nil {
 		return nil, err
+	}
+	dir := filepath.Dir(path)
+	folder, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	// In one with the sticky bit nobody can replace root's files (inode(7)).
+	if folder.Mode()&fs.ModeSticky == 0 {
+		if err := CheckOwner(folder); err != nil {
+			return nil, fmt.Errorf("its directory %s: %w", dir, err)
+		}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {

@@ -3,7 +3,6 @@ package shim
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -127,13 +126,16 @@ func checkKeys(table map[string]any) error {
 	return nil
 }
 
+// maxOptionsFile bounds a file of runtime options, in bytes.
+const maxOptionsFile = 1 << 20
+
 func fromTOML(o *runtimeoptions.Options) (handlerOptions, error) {
 	body, source := o.ConfigBody, "ConfigBody"
 	if o.ConfigPath != "" {
 		source = o.ConfigPath
 		var err error
-		if body, err = os.ReadFile(o.ConfigPath); err != nil {
-			return handlerOptions{}, fmt.Errorf("runtime option ConfigPath: %w", err)
+		if body, err = config.ReadOwned(o.ConfigPath, maxOptionsFile); err != nil {
+			return handlerOptions{}, fmt.Errorf("runtime option ConfigPath: value %q: %w", o.ConfigPath, withClass(err, errdefs.ErrInvalidArgument))
 		}
 	}
 	var t tomlOptions

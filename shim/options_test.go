@@ -1,16 +1,19 @@
 package shim
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
 	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/typeurl/v2"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -77,6 +80,40 @@ func TestParseOptions(t *testing.T) {
 			}
 			if err != nil || !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("got %+v, %v; want %+v", got, err, tc.want)
+			}
+		})
+	}
+}
+
+// A file of runtime options is read as the host's own are: it says what root
+// runs, and nothing in its place may block or fill the shim.
+func TestT12ConfigPath(t *testing.T) {
+	for name, tc := range map[string]struct {
+		make func(path string) error
+		want string
+	}{
+		"fifo":     {func(path string) error { return unix.Mkfifo(path, 0o600) }, "not a regular file"},
+		"device":   {func(path string) error { return os.Symlink("/dev/zero", path) }, "not a regular file"},
+		"writable": {func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)) }, "0666"},
+		"large":    {func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<30)) }, "larger than"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "options.toml")
+			if err := tc.make(path); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := fromTOML(&runtimeoptions.Options{ConfigPath: path})
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), path) {
+					t.Errorf("got %v, want %q and the path", err, tc.want)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("it blocks")
 			}
 		})
 	}
