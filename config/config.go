@@ -39,6 +39,9 @@ const (
 	RootInitNever    = "never"
 )
 
+// rootInits are those values, each allowing more than the one before.
+var rootInits = []string{RootInitNever, RootInitExplicit, RootInitAlways}
+
 // Values of the option on-exit.
 const (
 	OnExitStop    = "stop"
@@ -55,6 +58,8 @@ type Options struct {
 	// RootInit says when the init of a container whose user is not root
 	// may run as root.
 	RootInit string
+	// RootInitSource says what set RootInit; empty for the default.
+	RootInitSource string
 	// OnExit says what happens when the CMD ends by itself.
 	OnExit string
 	// OnExitSource says what set OnExit, for messages; empty for the default.
@@ -77,7 +82,11 @@ type Options struct {
 	// Mask are the services that must not run, named like Services.
 	Mask []string
 	// Prestart run before the CMD is started, Poststop after it has ended.
-	Prestart, Poststop []Hook
+	// The sources say what set them, for messages, and the operator's are
+	// those that the container did not set itself.
+	Prestart, Poststop                   []Hook
+	PrestartSource, PoststopSource       string
+	OperatorsPrestart, OperatorsPoststop bool
 	// HookTimeout is how long a hook may take that has no timeout of its own.
 	HookTimeout time.Duration
 	// HostHooks lets the hooks run that the host has for other engines.
@@ -112,6 +121,10 @@ type Sources struct {
 	// Container is the container's name within its pod, which selects
 	// "rich.containerd.io/CONTAINER.OPTION"; may be empty.
 	Container string
+	// InPod says that a pod's author has made the container, who is not root
+	// on the host: without a word of the host's administrator nothing in it
+	// runs as root that is not to.
+	InPod bool
 	// Env is the environment of the CMD.
 	Env []string
 	// Runtime holds the options of the runtime handler.
@@ -124,7 +137,10 @@ type Sources struct {
 // the host's file forbids are errors that name the key, the value and what is
 // accepted.
 func Resolve(src Sources) (Options, error) {
-	r := resolver{opts: Default()}
+	r := resolver{opts: Default(), inPod: src.InPod}
+	if src.InPod {
+		r.opts.RootInit = RootInitNever
+	}
 	for _, key := range slices.Sorted(maps.Keys(src.Host.Options)) {
 		value := src.Host.Options[key]
 		source := HostFile + ": " + key
@@ -141,6 +157,7 @@ func Resolve(src Sources) (Options, error) {
 			return Options{}, err
 		}
 	}
+	r.most = r.opts.RootInit
 	if err := r.setPouch(src.Env); err != nil {
 		return Options{}, err
 	}
@@ -189,6 +206,18 @@ func cutLast(s string) (container, option string, ok bool) {
 type resolver struct {
 	opts Options
 	host Host // limits what is applied
+	// most is what the annotations of a pod may set root-init to, if inPod.
+	most  string
+	inPod bool
+}
+
+// checkPod says why a pod's author may not set an option like that.
+func (r *resolver) checkPod(place Place, next Options) error {
+	if !r.inPod || place != ByContainer || slices.Index(rootInits, next.RootInit) <= slices.Index(rootInits, r.most) {
+		return nil
+	}
+	return fmt.Errorf("value %q: a pod's annotation may only lower the option from %q; remove it, or ask the node's administrator for root-init = %q in %s",
+		next.RootInit, r.most, next.RootInit, HostFile)
 }
 
 func (r *resolver) set(place Place, key string, value Value, source string) error {
@@ -206,7 +235,16 @@ func (r *resolver) set(place Place, key string, value Value, source string) erro
 	if err := r.host.permits(opt, value, r.opts, next); err != nil {
 		return fmt.Errorf("%s: %w", source, err)
 	}
+	if err := r.checkPod(place, next); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
 	switch opt.Name {
+	case "prestart":
+		next.PrestartSource, next.OperatorsPrestart = source, place != ByContainer
+	case "poststop":
+		next.PoststopSource, next.OperatorsPoststop = source, place != ByContainer
+	case "root-init":
+		next.RootInitSource = source
 	case "init":
 		next.InitSource = source
 	case "services":

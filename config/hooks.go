@@ -27,8 +27,29 @@ type Hook struct {
 	// UID and GID are who the hook runs as.
 	UID uint32 `json:"uid,omitempty"`
 	GID uint32 `json:"gid,omitempty"`
+	// Own says that it runs as the CMD's user, with its groups and
+	// capabilities and no others.
+	Own bool `json:"own,omitempty"`
 	// Timeout is how long it may take; 0 stands for Options.HookTimeout.
 	Timeout time.Duration `json:"timeout,omitempty"`
+
+	user string // as it was written, empty if it was not
+}
+
+// OwnHooks makes hooks of a container's author run as the CMD's user. One that
+// names another user or group is an error.
+func OwnHooks(hooks []Hook, source string, uid, gid uint32) ([]Hook, error) {
+	out := slices.Clone(hooks)
+	for i, h := range out {
+		_, _, group := strings.Cut(h.user, ":")
+		if h.user != "" && (h.UID != uid || group && h.GID != gid) {
+			return nil, fmt.Errorf("%s: hook %d: user: value %q: the container's user is \"%d:%d\", and root-init is %q; "+
+				"leave the user out, or ask the host's administrator for root-init = %q in %s",
+				source, i+1, h.user, uid, gid, RootInitNever, RootInitExplicit, HostFile)
+		}
+		out[i].Own, out[i].UID, out[i].GID = true, uid, gid
+	}
+	return out, nil
 }
 
 const (
@@ -134,6 +155,7 @@ func parseHook(fields map[string]json.RawMessage) (Hook, error) {
 	if fields["user"] == nil {
 		return h, nil
 	}
+	h.user = user
 	uid, gid, both := strings.Cut(user, ":")
 	var err error
 	if h.UID, err = parseID(uid); err == nil && both {

@@ -20,15 +20,46 @@ func TestParseHooks(t *testing.T) {
 			{Path: "/i", Args: []string{"/i"}},
 		},
 		`[{"path":"/h","args":["h","a b",""],"env":["A=1","B="],"timeout":5,"user":"1000"}]`: {
-			{Path: "/h", Args: []string{"h", "a b", ""}, Env: []string{"A=1", "B="}, Timeout: 5 * time.Second, UID: 1000},
+			{Path: "/h", Args: []string{"h", "a b", ""}, Env: []string{"A=1", "B="}, Timeout: 5 * time.Second, UID: 1000, user: "1000"},
 		},
 		`[{"path":"/h","timeout":1.5,"user":"1000:100"}]`: {
-			{Path: "/h", Args: []string{"/h"}, Timeout: 1500 * time.Millisecond, UID: 1000, GID: 100},
+			{Path: "/h", Args: []string{"/h"}, Timeout: 1500 * time.Millisecond, UID: 1000, GID: 100, user: "1000:100"},
 		},
 	} {
 		got, err := parseHooks(value)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, %v, want %+v", value, got, err, want)
+		}
+	}
+}
+
+// Hooks of a container whose user is not root run as that user, or are refused.
+func TestT9OwnHooks(t *testing.T) {
+	for value, want := range map[string]bool{
+		"/h": true, `[{"path":"/h","user":"1000"}]`: true, `[{"path":"/h","user":"1000:1001"}]`: true,
+		`[{"path":"/h","user":"0"}]`: false, `[{"path":"/h","user":"0:1001"}]`: false, `[{"path":"/h","user":"1000:0"}]`: false, `[{"path":"/h","user":"1001"}]`: false,
+		`[{"path":"/h"},{"path":"/h","user":"0"}]`: false,
+	} {
+		hooks, err := parseHooks(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := OwnHooks(hooks, "annotation x", 1000, 1001)
+		switch {
+		case want && err != nil:
+			t.Errorf("%s: %v", value, err)
+		case want:
+			if h := got[0]; !h.Own || h.UID != 1000 || h.GID != 1001 || hooks[0].Own {
+				t.Errorf("%s: got %+v from %+v", value, got, hooks)
+			}
+		case err == nil:
+			t.Errorf("%s: got %+v", value, got)
+		default:
+			for _, word := range []string{"annotation x: hook ", "user: value", `"1000:1001"`, HostFile} {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("%s: %q does not say %q", value, err, word)
+				}
+			}
 		}
 	}
 }

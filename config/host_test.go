@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -32,9 +33,69 @@ func TestParseHost(t *testing.T) {
 	}
 	want := Default()
 	want.RootInit, want.HaltTimeout = RootInitNever, 20*time.Second
+	want.RootInitSource = HostFile + ": line 2: root-init"
 	want.Services, want.ServicesSource = []string{"rsyslog", "cron"}, HostFile+": line 4: services"
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// Without a word of the host's administrator, a pod's author gets nothing as root
+// in a container whose user is not.
+func TestT9RootInit(t *testing.T) {
+	for _, tc := range []struct {
+		name       string
+		pod        bool
+		host       string // value in the host's file
+		handler    string
+		annotation string
+		own        string // annotation for the container alone
+		want       string // empty for an error
+	}{
+		{"no pod", false, "", "", "", "", RootInitExplicit},
+		{"no pod, raised", false, "never", "", "always", "", RootInitAlways},
+		{"pod", true, "", "", "", "", RootInitNever},
+		{"pod, lowered to what it is", true, "", "", "never", "", RootInitNever},
+		{"pod, raised", true, "", "", "explicit", "", ""},
+		{"pod, raised to the most", true, "", "", "always", "", ""},
+		{"pod, raised for one container", true, "", "", "", "explicit", ""},
+		{"pod, allowed", true, "explicit", "", "", "", RootInitExplicit},
+		{"pod, allowed by the handler", true, "", "always", "", "", RootInitAlways},
+		{"pod, allowed and lowered", true, "always", "", "never", "", RootInitNever},
+		{"pod, allowed and lowered less for one container", true, "always", "", "never", "explicit", RootInitExplicit},
+		{"pod, raised above what is allowed", true, "explicit", "", "always", "", ""},
+		{"pod, the handler lowers", true, "always", "never", "explicit", "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			src := Sources{InPod: tc.pod, Container: "app", Annotations: map[string]string{}}
+			if tc.host != "" {
+				src.Host.Options = Values{"root-init": Text(tc.host)}
+			}
+			if tc.handler != "" {
+				src.Runtime = Values{"root-init": Text(tc.handler)}
+			}
+			if tc.annotation != "" {
+				src.Annotations[Prefix+"root-init"] = tc.annotation
+			}
+			if tc.own != "" {
+				src.Annotations[Prefix+"app.root-init"] = tc.own
+			}
+			got, err := Resolve(src)
+			if tc.want != "" {
+				if err != nil || got.RootInit != tc.want {
+					t.Errorf("got %q, %v; want %q", got.RootInit, err, tc.want)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatalf("got %q", got.RootInit)
+			}
+			for _, word := range []string{"annotation " + Prefix, "root-init", "value \"" + cmp.Or(tc.annotation, tc.own) + "\"", "administrator", HostFile} {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("%q does not say %q", err, word)
+				}
+			}
+		})
 	}
 }
 

@@ -229,8 +229,8 @@ var Table = []Option{
 	{
 		Name:    "root-init",
 		Values:  "`explicit`, `always` or `never`",
-		Default: RootInitExplicit,
-		Meaning: "When the init of a container whose user is not root may run as root: if that init was asked for by name, always, or never.",
+		Default: RootInitExplicit + "; in a pod never",
+		Meaning: "When something that a container's author chooses may run as root although its user is not root, an init or a hook: if that init was asked for by name, always, or never. A pod's annotation can only lower it.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) error {
 			return choose(&o.RootInit, v, RootInitExplicit, RootInitAlways, RootInitNever)

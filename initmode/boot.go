@@ -123,22 +123,3 @@ func (p *Plan) disable(req *Request, file string, programs []string) error {
 	}
 	return nil
 }
-
-// orDumbInit settles for dumb-init where an init that was only found cannot
-// be run.
-type orDumbInit struct {
-	initMode
-}
-
-func (o orDumbInit) plan(req *Request, p *Plan) error {
-	attempt, err := try(o.initMode, req, p)
-	if err == nil {
-		*p = attempt
-		return nil
-	}
-	if len(req.Options.Services) > 0 {
-		return err
-	}
-	p.Init = config.InitDumbInit
-	return dumbInit{}.plan(req, p)
-}

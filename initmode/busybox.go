@@ -55,7 +55,7 @@ func (b busybox) plan(req *Request, p *Plan) error {
 		}
 	}
 	services := p.servicesCommand(at, scripts)
-	entries := unmasked(parseInittab(data), req.Options.Mask)
+	entries := unmasked(parseInittab(data), slices.Concat(req.foreignPrograms(), req.Options.Mask))
 	components := p.componentLines(path.Join(at, "launch"), "::shutdown:", func(int) string { return "::once:" })
 	p.Files = append(p.Files, text("inittab", busyboxInittab(entries, launcher, services, components)...))
 	return p.cover(req, "inittab", inittabPath)

@@ -191,10 +191,17 @@ func componentsNeedRoot(req *Request) (bool, error) {
 	if i < 0 {
 		return false, nil
 	}
-	if o := req.Options; o.RootInit == config.RootInitNever || o.RootInit == config.RootInitExplicit && !o.Explicit() {
+	o := req.Options
+	rule := o.RootInit
+	if o.RootInitSource == "" {
+		// In a pod the default is for what the pod's author chooses. What
+		// runs as root here is all the host's.
+		rule = config.RootInitExplicit
+	}
+	if rule == config.RootInitNever || rule == config.RootInitExplicit && !o.Explicit() {
 		return false, fmt.Errorf("%s: value %q: component %q runs as user %d, for which init %q has to run as root, but the container's user is %d and root-init is %q; "+
 			"set init to %q by name with root-init %q, set root-init to %q, or set user to \"command\" in the component's definition",
-			req.componentsSource(), strings.Join(req.componentNames(), ","), req.Components[i].Name, req.Components[i].User.UID, config.InitDumbInit, user.UID, o.RootInit,
+			req.componentsSource(), strings.Join(req.componentNames(), ","), req.Components[i].Name, req.Components[i].User.UID, config.InitDumbInit, user.UID, rule,
 			config.InitDumbInit, config.RootInitExplicit, config.RootInitAlways)
 	}
 	return true, checkCapabilities(req)

@@ -63,27 +63,36 @@ func (r *Rootfs) identify(name string) (found, error) {
 	if err != nil {
 		return found{}, err
 	}
-	program, err := r.read(resolved, maxInit)
+	f := found{path: resolved}
+	elf, first := false, len(marks)
+	err = r.scan(resolved, maxInit, func(w window) bool {
+		elf = elf || w.at == 0 && bytes.HasPrefix(w.data, []byte("\x7fELF"))
+		if !elf {
+			return true
+		}
+		for i, m := range marks[:first] {
+			if bytes.Contains(w.data, m.mark) {
+				first, f.kind = i, m.kind
+				break
+			}
+		}
+		if f.version == 0 {
+			if m := systemdVersion().FindSubmatchIndex(w.data); m != nil && w.whole(m[1]) {
+				f.version, _ = strconv.Atoi(string(w.data[m[2]:m[3]]))
+			}
+		}
+		return f.version != 0 && (first == 0 || path.Base(resolved) == "systemd")
+	})
 	if err != nil {
 		return found{}, err
 	}
-	f := found{path: resolved}
-	if !bytes.HasPrefix(program, []byte("\x7fELF")) {
-		return f, fmt.Errorf("%s: %w", resolved, errNotELF)
+	if !elf {
+		return found{path: resolved}, fmt.Errorf("%s: %w", resolved, errNotELF)
 	}
-	for _, m := range marks {
-		if bytes.Contains(program, m.mark) {
-			f.kind = m.kind
-			break
-		}
-	}
-	if m := systemdVersion().FindSubmatch(program); m != nil {
-		f.version, _ = strconv.Atoi(string(m[1]))
-		// Before libsystemd-core, split off in 250, only the name tells
-		// the manager from the other programs that link the library.
-		if path.Base(resolved) == "systemd" {
-			f.kind = kindSystemd
-		}
+	// Before libsystemd-core, split off in 250, only the name tells the
+	// manager from the other programs that link the library.
+	if f.version != 0 && path.Base(resolved) == "systemd" {
+		f.kind = kindSystemd
 	}
 	return f, nil
 }

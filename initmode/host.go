@@ -14,17 +14,15 @@ import (
 // that is privileged, or shares a namespace with the host.
 
 // hostSysctls are what systemd raises at its start, in a container as well,
-// where the spec lets it. Those of a network namespace only count if it is not
-// the container's own: one with a path may be the host's, as it is in a pod with
-// hostNetwork.
-func hostSysctls(spec *specs.Spec) []string {
+// where the spec lets it. Those of the network only count if that is the host's.
+func (req *Request) hostSysctls() []string {
 	paths := []string{"/proc/sys/fs/file-max", "/proc/sys/fs/nr_open"}
-	if ns := Namespace(spec, specs.NetworkNamespace); ns == nil || ns.Path != "" {
+	if req.HostNetwork {
 		paths = append(paths, "/proc/sys/net/unix/max_dgram_qlen")
 	}
 	return slices.DeleteFunc(paths, func(p string) bool {
 		for ; p != "/"; p = path.Dir(p) {
-			if slices.Contains(spec.Linux.ReadonlyPaths, p) {
+			if slices.Contains(req.Spec.Linux.ReadonlyPaths, p) {
 				return true
 			}
 		}
@@ -40,11 +38,12 @@ const DgramQueue = 512
 
 // raiseDgramQueue does it for a systemd that may not change settings itself. The
 // kernel keeps the setting from a user namespace (net/unix/sysctl_net_unix.c).
-func (p *Plan) raiseDgramQueue(spec *specs.Spec) {
+func (p *Plan) raiseDgramQueue(req *Request) {
 	const key = "net.unix.max_dgram_qlen"
+	spec := req.Spec
 	_, set := spec.Linux.Sysctl[key]
 	_, slashes := spec.Linux.Sysctl[strings.ReplaceAll(key, ".", "/")]
-	if set || slashes || Namespace(spec, specs.NetworkNamespace) == nil || Namespace(spec, specs.UserNamespace) != nil {
+	if set || slashes || req.HostNetwork || Namespace(spec, specs.UserNamespace) != nil {
 		return
 	}
 	p.Sysctl = map[string]string{key: strconv.Itoa(DgramQueue)}

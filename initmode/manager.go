@@ -28,7 +28,7 @@ func (p *Plan) manage(req *Request, own bool, env, args []string) error {
 		process.Terminal = false
 		process.ConsoleSize = nil
 		process.User = specs.User{}
-		process.NoNewPrivileges = false
+		process.NoNewPrivileges = process.NoNewPrivileges && keepsPrivileges(req)
 		process.Scheduler = nil
 		process.IOPriority = nil
 		process.ExecCPUAffinity = nil
@@ -38,6 +38,14 @@ func (p *Plan) manage(req *Request, own bool, env, args []string) error {
 	}
 	p.Process = &process
 	return nil
+}
+
+// keepsPrivileges reports whether no_new_privs of the CMD holds for pid 1 and all
+// services, too: a pod's author who has to set allowPrivilegeEscalation to false
+// gets around it by no init, unless the node's administrator has allowed one more
+// than that.
+func keepsPrivileges(req *Request) bool {
+	return IsCRI(req.Spec.Annotations) && req.Options.RootInit == config.RootInitNever
 }
 
 // managerCapabilities are pid 1's: all that the container may have, since

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -49,6 +48,8 @@ type Request struct {
 	// Launcher and DumbInit are the host's paths of the two programs.
 	Launcher, DumbInit string
 	Cgroups            CgroupLayout
+	// HostNetwork says that the container's network namespace is the host's.
+	HostNetwork bool
 	// Limits are the resource limits a process gets that sets none.
 	Limits []launch.Rlimit
 	// Components run beside the CMD. The host has the directory of each by
@@ -114,6 +115,13 @@ type Plan struct {
 	// RebootMessage is what the init writes there when it is about to
 	// reboot, if it cannot tell in another way.
 	RebootMessage string
+
+	// Notes are for the log: what became of mounts of the spec's own, and of
+	// an init that was found.
+	Notes []string
+
+	// aliases are units of the image by names that they do not have now.
+	aliases map[string]string
 }
 
 // Mount is a mount that a plan adds.
@@ -138,34 +146,60 @@ type initMode interface {
 // New decides what becomes pid 1. Every error names the field at fault and
 // the way out.
 func New(req *Request) (*Plan, error) {
-	name, mode, err := choose(req)
+	choices, err := choose(req)
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Init: name}
-	if mode == nil {
-		return p, errors.Join(checkOnExit(req, p), needServices(req, p))
-	}
-	for i, m := range req.Spec.Mounts {
-		resolved, err := req.Rootfs.Resolve(m.Destination)
-		if err != nil {
-			return nil, fmt.Errorf("mounts[%d].destination: value %q: %w; mount it at a path inside the container", i, m.Destination, err)
+	var destinations []string
+	if choices[0].mode != nil {
+		if destinations, err = resolveMounts(req); err != nil {
+			return nil, err
 		}
-		p.Destinations = append(p.Destinations, resolved)
+		if err := checkMasked(req); err != nil {
+			return nil, err
+		}
 	}
-	if err := checkMasked(req); err != nil {
+	var first error
+	for _, c := range choices {
+		p, err := c.plan(req, destinations)
+		if err == nil {
+			if first != nil {
+				p.Notes = append(p.Notes, fmt.Sprintf("init %q instead of %q: %v", c.name, choices[0].name, first))
+			}
+			return p, nil
+		}
+		if first == nil {
+			first = err
+		}
+		req.Rootfs.left = newBudget()
+	}
+	return nil, first
+}
+
+// maxMounts bounds the mounts of a plan, which may depend on the image.
+const maxMounts = 512
+
+func (c choice) plan(req *Request, destinations []string) (*Plan, error) {
+	p := &Plan{Init: c.name}
+	switch {
+	case c.mode != nil:
+		p.Destinations = destinations
+		if err := c.mode.plan(req, p); err != nil {
+			return nil, err
+		}
+		if req.Rootfs.left.err != nil || len(p.Mounts) > maxMounts {
+			return nil, errTooMuch
+		}
+		if err := errors.Join(p.replaceMounts(req), p.checkVolumes(req), p.checkFiles(req)); err != nil {
+			return nil, err
+		}
+	case len(req.Components) > 0 && !IsSandbox(req.Spec.Annotations):
+		return nil, noComponents(req, fmt.Sprintf("init %q (%s) runs nothing beside the command", config.InitNone, req.Options.InitSource))
+	}
+	if err := errors.Join(checkOnExit(req, p), needServices(req, p)); err != nil {
 		return nil, err
 	}
-	if err := mode.plan(req, p); err != nil {
-		return nil, err
-	}
-	if err := p.checkVolumes(req); err != nil {
-		return nil, err
-	}
-	if err := p.checkFiles(req); err != nil {
-		return nil, err
-	}
-	return p, errors.Join(checkOnExit(req, p), needServices(req, p))
+	return p, nil
 }
 
 // checkOnExit rejects an option on-exit that nobody would heed. A sandbox has
@@ -194,180 +228,8 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 	return nil
 }
 
-// bound returns the index of the bind mount of the container's own that a
-// resolved path is or lies in, -1 if there is none. What is there is known
-// only when the container runs.
-func (p *Plan) bound(req *Request, resolved string) int {
-	for i, d := range p.Destinations {
-		if isBind(&req.Spec.Mounts[i]) && within(resolved, d) {
-			return i
-		}
-	}
-	return -1
-}
-
 // within reports whether a path is dir or lies in it.
 func within(name, dir string) bool { return name == dir || strings.HasPrefix(name, dir+"/") }
-
-func choose(req *Request) (string, initMode, error) {
-	spec, opts := req.Spec, req.Options
-	if IsSandbox(spec.Annotations) {
-		return config.InitNone, nil, nil
-	}
-	if opts.Init == config.InitNone {
-		if len(req.Components) > 0 {
-			return "", nil, noComponents(req, fmt.Sprintf("init %q (%s) runs nothing beside the command", config.InitNone, opts.InitSource))
-		}
-		return config.InitNone, nil, nil
-	}
-	if spec.Process == nil || len(spec.Process.Args) == 0 {
-		return "", nil, errors.New("process.args: empty; give the container a command")
-	}
-	if spec.Linux == nil {
-		return "", nil, errors.New("linux: missing; only Linux containers are supported")
-	}
-	private, pidns := PrivatePID(spec)
-	switch opts.Init {
-	case config.InitDumbInit:
-		return config.InitDumbInit, dumbInit{}, nil
-	case config.InitAuto:
-		return chooseAuto(req, private)
-	}
-
-	if !private {
-		return "", nil, fmt.Errorf("linux.namespaces: the container %s, but %s asks for init %q, which has to be pid 1 of a pid namespace of its own; "+
-			"give the container its own pid namespace, or set init to %q", pidns, opts.InitSource, opts.Init, config.InitDumbInit)
-	}
-	var f found
-	var err error
-	if opts.Init == config.InitSystemd {
-		if f, err = req.Rootfs.findSystemd(); err != nil {
-			return "", nil, fmt.Errorf("%s: value %q: the root file system has no systemd (%w); use an image that has it, or set init to %q or %q",
-				opts.InitSource, opts.Init, err, config.InitDumbInit, config.InitAuto)
-		}
-	} else {
-		f, err = req.Rootfs.identify(sbinInit)
-		if err == nil && f.mode(false) == nil {
-			err = fmt.Errorf("%s is %s; supported are systemd, sysvinit, busybox init, openrc-init and runit", f.path, f.kind.describe())
-		}
-		if err != nil {
-			return "", nil, fmt.Errorf("%s: value %q: /sbin/init of the root file system cannot be used (%w); use an image with another init, or set init to %q",
-				opts.InitSource, opts.Init, err, config.InitDumbInit)
-		}
-	}
-	if err := checkRoot(req); err != nil {
-		return "", nil, err
-	}
-	if err := checkCapabilities(req); err != nil {
-		return "", nil, err
-	}
-	return f.name(), f.mode(isCMD(req, f.kind)), nil
-}
-
-// mode is how to run an init, nil if it cannot be. With own it is the CMD.
-func (f found) mode(own bool) initMode {
-	switch f.kind {
-	case kindSystemd:
-		return systemd{found: f, own: own}
-	case kindBusybox:
-		return busybox{own: own}
-	case kindSysvinit:
-		return sysvinit{own: own}
-	case kindOpenRC:
-		return openrcInit{own: own}
-	case kindRunit:
-		return runit{found: f, own: own}
-	}
-	return nil
-}
-
-// name is what Plan.Init says about it.
-func (f found) name() string { return string(f.kind) }
-
-// chooseAuto never fails for what an image lacks: it settles for less.
-func chooseAuto(req *Request, private bool) (string, initMode, error) {
-	p := req.Spec.Process
-	switch f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env); {
-	case f.kind == kindReaper && (req.Options.OnExit != config.OnExitStop || len(req.Components) > 0):
-		// It reaps, but starts nothing else, and its child only once.
-		return config.InitDumbInit, dumbInit{}, nil
-	case f.kind == kindReaper:
-		return config.InitNone, nil, nil
-	case f.kind == kindUnknown:
-	case private && p.User.UID == 0 && f.mode(true) != nil:
-		return f.name(), unshared{f.mode(true), true}, nil
-	case len(req.Components) > 0:
-		return "", nil, noComponents(req, fmt.Sprintf("process.args: the command is %s, which runs services only as root in a pid namespace of its own", f.kind.describe()))
-	default:
-		// An init that is the CMD gets what it would get from runc.
-		return config.InitNone, nil, nil
-	}
-	if private && (p.User.UID == 0 || req.Options.RootInit == config.RootInitAlways && checkCapabilities(req) == nil) {
-		if f, err := req.Rootfs.findSystemd(); err == nil && checkSystemd(req, f) == nil {
-			return f.name(), unshared{f.mode(false), false}, nil
-		}
-		if f, err := req.Rootfs.identify(sbinInit); err == nil && f.kind != kindSystemd && f.mode(false) != nil {
-			return f.name(), orDumbInit{f.mode(false)}, nil
-		}
-	}
-	return config.InitDumbInit, dumbInit{}, nil
-}
-
-func isCMD(req *Request, k kind) bool {
-	p := req.Spec.Process
-	return req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env).kind == k
-}
-
-// checkRoot applies the option root-init to an init that was asked for.
-func checkRoot(req *Request) error {
-	user := req.Spec.Process.User
-	if user.UID == 0 || req.Options.RootInit != config.RootInitNever {
-		return nil
-	}
-	return fmt.Errorf("process.user.uid: value %d: init %q has to run as root, which root-init=%q forbids; "+
-		"set root-init to %q, run the container as root, or set init to %q",
-		user.UID, req.Options.Init, config.RootInitNever, config.RootInitExplicit, config.InitDumbInit)
-}
-
-// checkCapabilities says which capabilities the init lacks to start a command
-// as the user that the spec names.
-func checkCapabilities(req *Request) error {
-	p := req.Spec.Process
-	if p.User.UID == 0 || p.Capabilities == nil {
-		return nil
-	}
-	var lacks []string
-	for _, c := range []string{"CAP_SETGID", "CAP_SETUID"} {
-		if !slices.Contains(p.Capabilities.Bounding, c) {
-			lacks = append(lacks, c)
-		}
-	}
-	if len(lacks) == 0 {
-		return nil
-	}
-	return fmt.Errorf("process.capabilities.bounding: lacks %s, without which init %q cannot start a command as user %d; "+
-		"add them, run the container as root, or set init to %q",
-		strings.Join(lacks, " and "), req.Options.Init, p.User.UID, config.InitDumbInit)
-}
-
-// PrivatePID reports whether the container has a pid namespace of its own,
-// and otherwise says what it has.
-func PrivatePID(spec *specs.Spec) (private bool, what string) {
-	switch ns := Namespace(spec, specs.PIDNamespace); {
-	case ns == nil:
-		return false, "uses the host's pid namespace"
-	case ns.Path != "":
-		return false, fmt.Sprintf("shares the pid namespace %q", ns.Path)
-	}
-	return true, ""
-}
-
-func (k kind) describe() string {
-	if k == kindUnknown {
-		return "a program that is no known init"
-	}
-	return string(k)
-}
 
 // IsSandbox reports whether a container is the one that only holds a pod's
 // namespaces.
@@ -387,6 +249,13 @@ func IsInPod(annotations map[string]string) bool {
 	return annotations[annotationContainerType] == "container"
 }
 
+// IsCRI reports whether a container is of a pod, whose author is not root on the
+// host, or the pod's sandbox: the CRI of containerd says what it is.
+func IsCRI(annotations map[string]string) bool {
+	_, found := annotations[annotationContainerType]
+	return found
+}
+
 // ImageStopSignal is the image's stop signal, if the engine tells it; else 0.
 func ImageStopSignal(annotations map[string]string) int {
 	n, err := config.ParseSignal(annotations[annotationStopSignal])
@@ -394,21 +263,6 @@ func ImageStopSignal(annotations map[string]string) int {
 		return 0
 	}
 	return n
-}
-
-// dir is where the container sees RunDir: below /run, unless that is a
-// volume of the user's, in which nothing may be made.
-func (p *Plan) dir(req *Request) (string, error) {
-	const inRun, inDev = "/run/rich", "/dev/rich"
-	m := p.mounted(req, "/run")
-	if m == nil || m.Type == "tmpfs" {
-		return inRun, nil
-	}
-	if dev := p.mounted(req, "/dev"); dev != nil && dev.Type == "tmpfs" {
-		return inDev, nil
-	}
-	return "", fmt.Errorf("mounts: both /run (type %q, source %q) and /dev are mounts of the container's own, which leaves no place for the launcher; "+
-		"mount a tmpfs at one of them, or set init to %q", m.Type, m.Source, config.InitNone)
 }
 
 // bindReadOnly is a read-only bind mount of a file or directory of ours.

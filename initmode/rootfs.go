@@ -15,7 +15,7 @@ import (
 const (
 	// maxLinks is the kernel's own limit for one path walk (path_resolution(7)).
 	maxLinks = 40
-	// maxInit bounds how much of a supposed init is read, in bytes.
+	// maxInit bounds how much of a supposed init is looked through, in bytes.
 	maxInit = 64 << 20
 )
 
@@ -24,8 +24,10 @@ var errEscape = errors.New("leaves the root file system")
 
 // Rootfs reads a container's root file system from the host without ever
 // following one of its links on the host.
+// What it looks at is bounded.
 type Rootfs struct {
 	root *os.Root
+	left budget
 }
 
 // OpenRootfs opens the directory dir. The caller closes the result.
@@ -34,7 +36,7 @@ func OpenRootfs(dir string) (*Rootfs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Rootfs{root: root}, nil
+	return &Rootfs{root: root, left: newBudget()}, nil
 }
 
 // Close releases the directory.
@@ -46,8 +48,12 @@ func (r *Rootfs) Close() error { return r.root.Close() }
 // is an error: no sane image has one, and it is how a link is aimed at the
 // host.
 func (r *Rootfs) Resolve(name string) (string, error) {
-	rest := strings.Split(path.Clean("/"+name), "/")
-	at := "/"
+	return r.resolve("/", strings.Split(path.Clean("/"+name), "/"), name)
+}
+
+// resolve is Resolve from a directory that has been resolved before. name is
+// for messages.
+func (r *Rootfs) resolve(at string, rest []string, name string) (string, error) {
 	links := 0
 	for len(rest) > 0 {
 		part := rest[0]
@@ -63,7 +69,10 @@ func (r *Rootfs) Resolve(name string) (string, error) {
 			continue
 		}
 		next := path.Join(at, part)
-		info, err := r.root.Lstat(inside(next))
+		info, err := r.lstat(next)
+		if errors.Is(err, errTooMuch) {
+			return "", err
+		}
 		if err != nil || info.Mode().Type() != fs.ModeSymlink {
 			at = next
 			continue
@@ -91,19 +100,28 @@ func inside(name string) string {
 	return strings.TrimPrefix(name, "/")
 }
 
+// lstat is lstat(2) of a path without links.
+func (r *Rootfs) lstat(name string) (fs.FileInfo, error) {
+	// Each part is opened on the way.
+	if err := r.left.step(strings.Count(name, "/")); err != nil {
+		return nil, err
+	}
+	return r.root.Lstat(inside(name))
+}
+
 // Exists reports whether the resolved path of name exists.
 func (r *Rootfs) Exists(name string) bool {
 	resolved, err := r.Resolve(name)
 	if err != nil {
 		return false
 	}
-	_, err = r.root.Lstat(inside(resolved))
+	_, err = r.lstat(resolved)
 	return err == nil
 }
 
 // IsDir reports whether name is a directory itself, not a link to one.
 func (r *Rootfs) IsDir(name string) bool {
-	info, err := r.root.Lstat(inside(path.Clean("/" + name)))
+	info, err := r.lstat(path.Clean("/" + name))
 	return err == nil && info.IsDir()
 }
 
@@ -114,8 +132,10 @@ func (r *Rootfs) executable(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	info, err := r.root.Lstat(inside(resolved))
+	info, err := r.lstat(resolved)
 	switch {
+	case errors.Is(err, errTooMuch):
+		return "", err
 	case err != nil && resolved != path.Clean(name):
 		return "", fmt.Errorf("%s: links to %s, which the root file system does not have", name, resolved)
 	case err != nil:
@@ -130,21 +150,16 @@ func (r *Rootfs) executable(name string) (string, error) {
 
 // read returns at most limit bytes of the regular file at a resolved path.
 func (r *Rootfs) read(resolved string, limit int64) ([]byte, error) {
-	// O_NONBLOCK: if the file was exchanged for a fifo, opening it must not
-	// wait for a writer.
-	f, err := r.root.OpenFile(inside(resolved), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, size, err := r.open(resolved)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	limit = min(limit, size)
+	if err := r.left.read(limit); err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", resolved)
-	}
-	return io.ReadAll(io.LimitReader(f, min(limit, info.Size())))
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // lookPath finds a program as execvp(3) does in a container that has just

@@ -22,6 +22,10 @@ type runit struct {
 // runitStop matches the path of the file stopit, which distributions change.
 var runitStop = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`/(etc|run|var)/[a-z/.]*stopit\b`) })
 
+// maxRunit bounds how much of runit is looked through for it, in bytes. Debian's
+// has 26 KiB.
+const maxRunit = 1 << 20
+
 // runitDebian is Debian's path; its runit takes PWR as a request to halt.
 const runitDebian = "/run/runit.stopit"
 
@@ -30,11 +34,16 @@ const runitDebian = "/run/runit.stopit"
 var runitServices = []string{"/etc/runit/runsvdir/default", "/etc/service", "/service", "/var/service"}
 
 func (r runit) plan(req *Request, p *Plan) error {
-	program, err := req.Rootfs.read(r.found.path, maxInit)
+	stopit := ""
+	err := req.Rootfs.scan(r.found.path, maxRunit, func(w window) bool {
+		if m := runitStop().FindIndex(w.data); m != nil && w.whole(m[1]) {
+			stopit = string(w.data[m[0]:m[1]])
+		}
+		return stopit != ""
+	})
 	if err != nil {
 		return err
 	}
-	stopit := string(runitStop().Find(program))
 	if stopit == "" {
 		stopit = "/etc/runit/stopit" // runit's own
 	}
@@ -62,7 +71,8 @@ func (r runit) plan(req *Request, p *Plan) error {
 		return err
 	}
 	down := req.unwanted(req.Rootfs.gettys(services))
-	down = append(down, req.Options.Mask...)
+	foreign, _ := req.foreignServices()
+	down = slices.Concat(down, req.ofInterfaces(req.Rootfs.entries(services)), foreign, req.Options.Mask)
 	if len(down) > 0 {
 		for i, name := range down {
 			down[i] = path.Join(services, name, "run")

@@ -74,6 +74,9 @@ func (r *Rootfs) entries(dir string) []string {
 	}
 	defer f.Close()
 	names, _ := f.Readdirnames(maxEntries)
+	if r.left.step(len(names)) != nil {
+		return nil
+	}
 	slices.Sort(names)
 	return names
 }
@@ -171,20 +174,23 @@ func (p *Plan) servicesCommand(at string, scripts []string, starts ...string) st
 // maskScripts covers init scripts, so that whoever starts the services starts
 // nothing.
 func (p *Plan) maskScripts(req *Request, dirs ...string) error {
-	for _, name := range append(req.unwanted(hostScripts(req.Spec)), req.Options.Mask...) {
-		programs := []string{path.Join(scriptDir, name)}
-		for _, dir := range dirs {
-			for _, entry := range req.Rootfs.entries(dir) {
-				if started(entry) == name {
-					programs = append(programs, path.Join(dir, entry))
-				}
-			}
+	foreign, _ := req.foreignServices()
+	foreign = append(foreign, req.ofInterfaces(req.Rootfs.entries(scriptDir))...)
+	names := slices.Concat(req.unwanted(hostScripts(req.Spec)), foreign, req.Options.Mask)
+	links := map[string][]string{} // by the names of what they start
+	for _, dir := range dirs {
+		for _, entry := range req.Rootfs.entries(dir) {
+			name := started(entry)
+			links[name] = append(links[name], path.Join(dir, entry))
 		}
+	}
+	for _, name := range names {
+		programs := append([]string{path.Join(scriptDir, name)}, links[name]...)
 		for _, program := range programs {
 			if !req.Rootfs.Exists(program) {
 				continue
 			}
-			if err := p.disable(req, p.maskedScript(req, program), []string{program}); err != nil {
+			if err := p.disable(req, p.maskedScript(req, program, slices.Contains(foreign, name)), []string{program}); err != nil {
 				return err
 			}
 		}
@@ -192,19 +198,26 @@ func (p *Plan) maskScripts(req *Request, dirs ...string) error {
 	return nil
 }
 
-// maskedScript is a file with a script that does nothing, of the same kind.
-func (p *Plan) maskedScript(req *Request, name string) string {
-	const plain, openrc = "masked", "masked-openrc"
+// maskedScript is a file with a script that does nothing, of the same kind. With
+// network it stands for one that sets the network up, which others may need: the
+// host has done that.
+func (p *Plan) maskedScript(req *Request, name string, network bool) string {
+	const plain, openrc, openrcNetwork = "masked", "masked-openrc", "masked-openrc-net"
 	if !req.Rootfs.isOpenRCScript(name) {
 		p.addOnce(script(plain, "#!/bin/sh", "exit 0"))
 		return plain
 	}
-	p.addOnce(script(openrc,
+	lines := []string{
 		"#!/sbin/openrc-run",
 		`description="Masked by the container's options"`,
 		"start() { :; }",
 		"stop() { :; }",
-	))
+	}
+	if network {
+		p.addOnce(script(openrcNetwork, append(lines, "depend() { provide net; }")...))
+		return openrcNetwork
+	}
+	p.addOnce(script(openrc, lines...))
 	return openrc
 }
 

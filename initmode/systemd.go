@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 
 	systemdunit "github.com/coreos/go-systemd/v22/unit"
@@ -63,7 +64,7 @@ func (s systemd) plan(req *Request, p *Plan) error {
 		return err
 	}
 	cgroup := specs.Mount{
-		Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+		Destination: cgroupDir, Type: "cgroup", Source: "cgroup",
 		Options: []string{"nosuid", "noexec", "nodev", "relatime", "rw"},
 	}
 	if req.Cgroups == CgroupHybrid {
@@ -71,9 +72,9 @@ func (s systemd) plan(req *Request, p *Plan) error {
 		// gets the v2 hierarchy, which its newest versions insist on.
 		cgroup.Type = "cgroup2"
 	}
-	p.Mounts = append(p.Mounts, Mount{Mount: cgroup, Resolved: "/sys/fs/cgroup"})
-	p.ReadonlyPaths = hostSysctls(req.Spec)
-	p.raiseDgramQueue(req.Spec)
+	p.Mounts = append(p.Mounts, Mount{Mount: cgroup, Resolved: cgroupDir})
+	p.ReadonlyPaths = req.hostSysctls()
+	p.raiseDgramQueue(req)
 	if err := p.keepHostname(req); err != nil {
 		return err
 	}
@@ -194,6 +195,9 @@ func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string)
 		File{Path: "units/reboot.target.wants/rich-reboot.service", Mode: fs.ModeSymlink, Link: "../rich-reboot.service"},
 	)
 	files = append(files, keepMounts(p.Mounts)...)
+	if req.HostNetwork && !slices.ContainsFunc(wanted, func(unit string) bool { return strings.HasPrefix(unit, netplanPrefix) }) {
+		files = append(files, text("units/"+netplanUnits+"/rich.conf", "[Unit]", "ConditionPathExists=!/"))
+	}
 	files = append(files, stateUnits(req.Rootfs, launcher)...)
 	files = append(files, keepTemporary(req.Rootfs, p.Destinations)...)
 	files = append(files, s.componentUnits(req, p, launcher)...)

@@ -26,7 +26,7 @@ func (s sysvinit) plan(req *Request, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	entries := unmasked(parseInittab(data), req.Options.Mask)
+	entries := unmasked(parseInittab(data), slices.Concat(req.foreignPrograms(), req.Options.Mask))
 	level := sysvLevel(entries)
 	links := []string{"/etc/rcS.d", "/etc/rc" + level + ".d"}
 	starts := slices.DeleteFunc(slices.Clone(req.Options.Services), func(name string) bool {

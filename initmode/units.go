@@ -1,13 +1,12 @@
 package initmode
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"containerd-shim-rich/config"
 )
@@ -30,6 +29,9 @@ const sysvGenerator = "/systemd/system-generators/systemd-sysv-generator"
 
 // unitTypes are the suffixes of units that can be started.
 var unitTypes = []string{".service", ".socket", ".target", ".path", ".timer", ".mount", ".automount", ".swap", ".slice"}
+
+// maxNames bounds the names of one unit.
+const maxNames = 64
 
 // maxUnit bounds how much of a unit is read, in bytes.
 const maxUnit = 64 << 10
@@ -139,35 +141,54 @@ func (p *Plan) isSysV(req *Request, unit string) bool {
 	return err == nil
 }
 
-var aliasLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^[ \t]*Alias[ \t]*=(.*)$`) })
-
 // aliased finds the unit that would have another name if it was enabled.
 func (p *Plan) aliased(req *Request, alias string) string {
+	if p.aliases == nil {
+		p.aliases = req.Rootfs.aliases(slices.Concat(req.Options.Services, req.Options.Mask))
+	}
+	return p.aliases[alias]
+}
+
+// aliases finds the units that would have the names of services if they were
+// enabled.
+func (r *Rootfs) aliases(services []string) map[string]string {
+	wanted := map[string]bool{}
+	for _, s := range services {
+		wanted[unitName(s)] = true
+	}
+	found := map[string]string{}
 	seen := 0
 	for _, dir := range unitDirs {
-		for _, name := range req.Rootfs.units(dir) {
-			if path.Ext(name) != path.Ext(alias) {
+		for _, name := range r.units(dir) {
+			if !slices.Contains(unitTypes, path.Ext(name)) {
 				continue
 			}
 			if seen++; seen > maxEntries {
-				return ""
+				r.left.err = errTooMuch
+				return found
 			}
-			resolved, err := req.Rootfs.Resolve(path.Join(dir, name))
+			resolved, err := r.Resolve(path.Join(dir, name))
 			if err != nil {
 				continue
 			}
-			data, err := req.Rootfs.read(resolved, maxUnit)
+			data, err := r.read(resolved, maxUnit)
 			if err != nil {
 				continue
 			}
-			for _, m := range aliasLine().FindAllSubmatch(data, -1) {
-				if slices.Contains(strings.Fields(string(m[1])), alias) {
-					return name
+			for line := range bytes.Lines(data) {
+				key, value, _ := bytes.Cut(line, []byte("="))
+				if string(bytes.TrimSpace(key)) != "Alias" {
+					continue
+				}
+				for alias := range bytes.FieldsSeq(value) {
+					if a := string(alias); wanted[a] && found[a] == "" && path.Ext(a) == path.Ext(name) {
+						found[a] = name
+					}
 				}
 			}
 		}
 	}
-	return ""
+	return found
 }
 
 // masks are the units that must not run: those of the list that were not
@@ -180,6 +201,8 @@ func (p *Plan) masks(req *Request, wanted []string) []string {
 			return w == unit || ok && t == unit
 		})
 	})
+	_, foreign := req.foreignServices()
+	out = append(out, slices.DeleteFunc(foreign, func(unit string) bool { return slices.Contains(out, unit) })...)
 	for _, service := range req.Options.Mask {
 		unit := unitName(service)
 		names := []string{unit}
@@ -208,12 +231,20 @@ func (r *Rootfs) unitNames(file string) []string {
 		names = append(names, name)
 	}
 	for _, dir := range unitDirs {
+		at, err := r.Resolve(dir)
+		if err != nil {
+			continue
+		}
 		for _, name := range r.units(dir) {
 			if path.Ext(name) != path.Ext(file) {
 				continue
 			}
-			if resolved, err := r.Resolve(path.Join(dir, name)); err == nil && resolved == file {
+			if resolved, err := r.resolve(at, []string{name}, name); err == nil && resolved == file {
 				names = append(names, name)
+			}
+			if len(names) > maxNames {
+				r.left.err = errTooMuch
+				return names
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package initmode
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -15,17 +14,11 @@ import (
 // What is mounted in a volume of the user's: the mount point is made in it,
 // and if the volume's mounts propagate, the mount appears on the host as well.
 
-// isBind reports whether a mount of a spec shows a file or directory of the
-// host. The type may be anything then (config.md of the runtime-spec, mounts).
-func isBind(m *specs.Mount) bool {
-	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
-}
-
 // ownFileSystems are those that a container has for itself: nothing of them is
 // left when it is gone.
 var ownFileSystems = []string{"tmpfs", "ramfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 
-func isVolume(m *specs.Mount) bool { return isBind(m) || !slices.Contains(ownFileSystems, m.Type) }
+func isVolume(m *specs.Mount) bool { return isBind(*m) || !slices.Contains(ownFileSystems, m.Type) }
 
 // propagates reports whether what is mounted in a mount of the spec appears
 // where that comes from (mount_namespaces(7)).
@@ -75,12 +68,8 @@ func (p *Plan) volumeOf(req *Request, m Mount) int {
 	return volume
 }
 
-// sharedError says that an init needs a mount in a volume whose mounts appear
-// on the host.
-type sharedError struct{ error }
-
-// checkVolumes notes which mounts of the plan lie in volumes. It returns a
-// sharedError if one would appear on the host.
+// checkVolumes notes which mounts of the plan lie in volumes. It fails if one
+// would appear on the host.
 func (p *Plan) checkVolumes(req *Request) error {
 	p.MountPoints = nil
 	for _, m := range p.Mounts {
@@ -90,50 +79,13 @@ func (p *Plan) checkVolumes(req *Request) error {
 		}
 		volume := &req.Spec.Mounts[i]
 		if propagates(req.Spec, volume) {
-			return sharedError{fmt.Errorf("mounts[%d]: value %q: init %q needs a mount of its own at %s in it, which would appear on the host, "+
+			return fmt.Errorf("mounts[%d]: value %q: init %q needs a mount of its own at %s in it, which would appear on the host, "+
 				"as the propagation of this mount is shared; mount it with \"rslave\" or \"rprivate\", or set init to %q",
-				i, volume.Destination, p.Init, m.Resolved, config.InitDumbInit)}
+				i, volume.Destination, p.Init, m.Resolved, config.InitDumbInit)
 		}
-		if isBind(volume) && path.IsAbs(volume.Source) {
+		if isBind(*volume) && path.IsAbs(volume.Source) {
 			p.MountPoints = append(p.MountPoints, MountPoint{volume.Source, strings.TrimPrefix(strings.TrimPrefix(m.Resolved, p.Destinations[i]), "/")})
 		}
 	}
 	return nil
-}
-
-// try is plan with all that is to be known of the result.
-func try(mode initMode, req *Request, p *Plan) (Plan, error) {
-	attempt := *p
-	err := mode.plan(req, &attempt)
-	if err == nil {
-		err = attempt.checkVolumes(req)
-	}
-	return attempt, err
-}
-
-// unshared is an init that was only found: for the sake of a volume whose
-// mounts appear on the host it gives way.
-type unshared struct {
-	initMode
-	// own says that the CMD is that init, which then gets what it would get
-	// from runc.
-	own bool
-}
-
-func (u unshared) plan(req *Request, p *Plan) error {
-	attempt, err := try(u.initMode, req, p)
-	if err == nil {
-		*p = attempt
-		return nil
-	}
-	var shared sharedError
-	switch {
-	case !errors.As(err, &shared) || len(req.Options.Services) > 0 || u.own && len(req.Components) > 0:
-		return err
-	case u.own:
-		p.Init = config.InitNone
-		return nil
-	}
-	p.Init = config.InitDumbInit
-	return dumbInit{}.plan(req, p)
 }

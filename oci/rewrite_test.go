@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -135,6 +136,7 @@ type result struct {
 	Command *launch.Record `json:"command,omitempty"`
 	Runs    []launch.Run   `json:"components,omitempty"`
 	Spec    *specs.Spec    `json:"spec"`
+	Notes   []string       `json:"notes,omitempty"`
 	Error   string         `json:"error,omitempty"`
 }
 
@@ -142,6 +144,7 @@ type rewriteCase struct {
 	name    string
 	rootfs  map[string]string
 	options map[string]string // annotations, without their prefix
+	host    string            // the host's file
 	cgroups initmode.CgroupLayout
 	change  func(*specs.Spec)
 }
@@ -182,7 +185,7 @@ var rewriteCases = []rewriteCase{
 		name: "B13-cgroup-bound-by-user", change: func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace, Path: "/proc/1/ns/cgroup"})
 			s.Mounts[3] = specs.Mount{Destination: "/sys/fs/cgroup", Type: "bind", Source: "/sys/fs/cgroup", Options: []string{"rbind", "ro"}}
-			s.Mounts = append(s.Mounts, bind("/sys/fs/cgroup/systemd", "rw"))
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup/systemd", Type: "bind", Source: "/sys/fs/cgroup/systemd", Options: []string{"rbind", "rw"}})
 		},
 	},
 	{
@@ -206,7 +209,7 @@ var rewriteCases = []rewriteCase{
 		change: func(s *specs.Spec) { s.Root.Readonly = true },
 	},
 	{
-		name: "B6-numeric-user", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) {
+		name: "B6-numeric-user", options: map[string]string{"init": "systemd"}, host: `root-init = "explicit"`, change: func(s *specs.Spec) {
 			s.Process.User = specs.User{UID: 1000660000, GID: 0, AdditionalGids: []uint32{2000, 3000}, Umask: new(uint32(63))}
 			s.Process.Capabilities.Ambient = []string{"CAP_NET_BIND_SERVICE"}
 			s.Process.NoNewPrivileges = true
@@ -268,6 +271,48 @@ var rewriteCases = []rewriteCase{
 		},
 	},
 
+	// A pod's author gets no more than the pod's security context has.
+	{name: "T9-no-new-privileges", change: func(s *specs.Spec) { s.Process.NoNewPrivileges = true }},
+	{name: "T9-no-new-privileges-allowed", host: `root-init = "explicit"`, change: func(s *specs.Spec) { s.Process.NoNewPrivileges = true }},
+	{
+		name: "T9-no-pod", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) {
+			clear(s.Annotations)
+			s.Process.User.UID, s.Process.NoNewPrivileges = 1000, true
+		},
+	},
+	{name: "error-T9-init", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) { s.Process.User.UID = 1000 }},
+	{name: "error-T9-sbin-init", options: map[string]string{"init": "sbin-init"}, rootfs: inits["sysvinit"], change: func(s *specs.Spec) { s.Process.User.UID = 1000 }},
+	{name: "error-T9-raised", options: map[string]string{"app.root-init": "explicit"}, change: func(s *specs.Spec) { s.Process.User.UID = 1000 }},
+	{name: "error-T9-services", options: map[string]string{"services": "cron"}, change: func(s *specs.Spec) { s.Process.User.UID = 1000 }},
+	{
+		name: "error-T9-init-by-the-image", change: func(s *specs.Spec) {
+			s.Process.User.UID = 1000
+			s.Process.Env = append(s.Process.Env, "rich_mode=true", "rich_mode_launch_manner=systemd")
+		},
+	},
+
+	// A mount of the user's is kept, or an error.
+	{name: "T17-below-our-directory", change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/run/rich/data")) }},
+	{name: "T17-at-our-directory", options: map[string]string{"init": "dumb-init"}, change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/run/rich")) }},
+	{
+		name: "T17-at-our-directory-through-a-link", options: map[string]string{"init": "dumb-init"}, rootfs: map[string]string{"bin/sh": elf, "run": "->/var/run", "var/run": "/"},
+		change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/var/run/rich")) },
+	},
+	{name: "T17-auto-no-place", change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/run/rich"), bind("/dev/rich/x")) }},
+	{name: "T17-auto-volumes-at-run-and-dev", change: func(s *specs.Spec) { s.Mounts[1] = bind("/dev"); s.Mounts = append(s.Mounts, bind("/run")) }},
+	{name: "T17-auto-cgroups", change: func(s *specs.Spec) { s.Mounts[3] = bind("/sys/fs/cgroup") }},
+	{
+		name: "T17-auto-cmd-is-systemd", change: func(s *specs.Spec) {
+			s.Process.Args = []string{"/sbin/init"}
+			s.Mounts = append(s.Mounts, bind("/sys/fs/cgroup/memory"))
+		},
+	},
+	{
+		name: "T17-auto-below-a-file-of-ours", rootfs: inits["runit"], change: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/service/rich-app/log", Type: "tmpfs", Source: "tmpfs"})
+		},
+	},
+
 	// What cannot be done is said with the field and the way out.
 	{name: "error-on-exit-none", options: map[string]string{"init": "none", "on-exit": "keep"}},
 	{name: "error-on-exit-cmd-is-init", options: map[string]string{"on-exit": "restart"}, change: func(s *specs.Spec) { s.Process.Args = []string{"/sbin/init"} }},
@@ -298,6 +343,21 @@ var rewriteCases = []rewriteCase{
 	{
 		name: "error-rlimit", options: map[string]string{"init": "systemd"},
 		change: func(s *specs.Spec) { s.Process.Rlimits[0].Type = "RLIMIT_FILES" },
+	},
+	{name: "error-T17-no-place", options: map[string]string{"init": "dumb-init"}, change: func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/run/rich"), bind("/dev/rich/x")) }},
+	{name: "error-T17-cgroups", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) { s.Mounts[3] = bind("/sys/fs/cgroup") }},
+	{
+		name: "error-T17-below-the-cgroups", options: map[string]string{"init": "systemd"}, change: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup/mine", Type: "tmpfs", Source: "tmpfs"})
+		},
+	},
+	{name: "error-T17-services", options: map[string]string{"services": "cron"}, rootfs: map[string]string{"usr/lib/systemd/systemd": elf + "libsystemd-core-252.so", "usr/lib/systemd/system/cron.service": ""}, change: func(s *specs.Spec) {
+		s.Mounts[3] = bind("/sys/fs/cgroup")
+	}},
+	{
+		name: "error-T17-bind-by-its-options", options: map[string]string{"init": "sbin-init"}, rootfs: inits["busybox"], change: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/inittab", Source: "/var/lib/x", Options: []string{"bind"}})
+		},
 	},
 	{
 		name: "error-no-place", options: map[string]string{"init": "dumb-init"}, change: func(s *specs.Spec) {
@@ -332,8 +392,13 @@ func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
 			delete(files, "var/run")
 		}
 	}
+	host, err := config.ParseHost([]byte(tc.host))
+	if err != nil {
+		t.Fatal(err)
+	}
 	opts, err := config.Resolve(config.Sources{
 		Annotations: spec.Annotations, Container: initmode.ContainerName(spec.Annotations), Env: spec.Process.Env,
+		InPod: initmode.IsCRI(spec.Annotations), Host: host,
 	})
 	if err != nil {
 		return spec, result{Error: err.Error()}
@@ -342,7 +407,7 @@ func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
 		Spec: spec, Rootfs: makeRootfs(t, files), Options: opts,
 		MachineID: "0123456789abcdef0123456789abcdef",
 		RunDir:    "/bundle/rich/run", Launcher: "/bundle/rich/bin/rich-launch", DumbInit: "/bundle/rich/bin/dumb-init",
-		Cgroups:    tc.cgroups,
+		Cgroups: tc.cgroups, HostNetwork: initmode.Namespace(spec, specs.NetworkNamespace) == nil,
 		Components: offered(t, opts.Components), ComponentsDir: "/bundle/rich/components",
 		ContainerID: "app-1", Namespace: "k8s.io",
 		Limits: []launch.Rlimit{
@@ -354,7 +419,7 @@ func (tc rewriteCase) run(t testing.TB) (*specs.Spec, result) {
 	if err != nil {
 		return spec, result{Error: err.Error()}
 	}
-	out := result{Init: plan.Init, Halt: int(plan.Halt), Console: plan.Console, Reboot: plan.RebootMessage, Service: plan.Service, Command: plan.Command, Spec: Rewrite(spec, plan)}
+	out := result{Init: plan.Init, Halt: int(plan.Halt), Console: plan.Console, Reboot: plan.RebootMessage, Service: plan.Service, Command: plan.Command, Notes: plan.Notes, Spec: Rewrite(spec, plan)}
 	for _, c := range plan.Components {
 		out.Runs = append(out.Runs, c.Order)
 	}
@@ -421,12 +486,13 @@ func TestRewriteIsPure(t *testing.T) {
 	}
 }
 
-// Whatever the engine mounts where, ours come after what they lie below and
-// before what lies below them, and exactly one is at the cgroup's place.
-func FuzzRewriteMounts(f *testing.F) {
+// Whatever the engine mounts where, it is there afterwards, and exactly one
+// mount is at the cgroup's place.
+func FuzzT17Mounts(f *testing.F) {
 	f.Add("/run", "tmpfs", "/run/secrets", "/var/run/x", true)
 	f.Add("/sys/fs/cgroup", "bind", "/run/lock", "/run", false)
 	f.Add("/", "bind", "..", "run/rich/launch", true)
+	f.Add("/run/rich", "bind", "/dev/rich/x", "/run/host", true)
 	f.Fuzz(func(t *testing.T, a, kind, b, c string, systemd bool) {
 		tc := rewriteCase{change: func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: a, Type: kind}, bind(b), bind(c))
@@ -434,15 +500,14 @@ func FuzzRewriteMounts(f *testing.F) {
 		if !systemd {
 			tc.options = map[string]string{"init": "dumb-init"}
 		}
-		_, got := tc.run(t)
+		spec, got := tc.run(t)
 		if got.Error != "" {
 			return
 		}
-		if systemd != (got.Init == config.InitSystemd) {
+		if systemd && got.Init != config.InitSystemd && len(got.Notes) == 0 || !systemd && got.Init != config.InitDumbInit {
 			t.Fatalf("init %q", got.Init)
 		}
-		launcher := slices.IndexFunc(got.Spec.Mounts, func(m specs.Mount) bool { return strings.HasSuffix(m.Destination, "/rich/launch") })
-		if launcher < 0 {
+		if got.Init != config.InitNone && !slices.ContainsFunc(got.Spec.Mounts, func(m specs.Mount) bool { return strings.HasSuffix(m.Destination, "/rich/launch") }) {
 			t.Fatal("no launcher")
 		}
 		n := 0
@@ -451,8 +516,15 @@ func FuzzRewriteMounts(f *testing.F) {
 				n++
 			}
 		}
-		if systemd && n != 1 {
+		if got.Init == config.InitSystemd && n != 1 {
 			t.Errorf("%d mounts at the cgroup's place", n)
+		}
+		for _, m := range spec.Mounts {
+			kept := slices.ContainsFunc(got.Spec.Mounts, func(o specs.Mount) bool { return reflect.DeepEqual(o, m) })
+			cgroups := filepath.Clean("/"+m.Destination) == "/sys/fs/cgroup" && (m.Type == "cgroup" || m.Type == "cgroup2")
+			if !kept && !(cgroups && got.Init == config.InitSystemd) {
+				t.Errorf("%+v is dropped", m)
+			}
 		}
 	})
 }

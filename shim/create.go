@@ -213,6 +213,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	c.options, err = config.Resolve(config.Sources{
 		Annotations: annotations,
 		Container:   initmode.ContainerName(original.Annotations),
+		InPod:       initmode.IsCRI(original.Annotations),
 		Env:         original.Process.Env,
 		Runtime:     handler.rich,
 		Host:        host,
@@ -225,6 +226,10 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		return err
 	}
 	limits, err := inheritedLimits()
+	if err != nil {
+		return err
+	}
+	hostNetwork, err := sharesNetwork(original)
 	if err != nil {
 		return err
 	}
@@ -245,6 +250,8 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		Cgroups:   cgroupLayout(),
 		Limits:    limits,
 
+		HostNetwork: hostNetwork,
+
 		Components:    chosen,
 		ComponentsDir: c.bundle.path(componentsDir),
 		ContainerID:   r.ID,
@@ -255,6 +262,9 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	}
 	if err := checkLimits(c.plan.Components, original); err != nil {
 		return err
+	}
+	for _, note := range c.plan.Notes {
+		c.log.Info(note)
 	}
 	if len(c.plan.Sysctl) > 0 {
 		short, err := dgramQueueShort(original)

@@ -7,29 +7,40 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/initmode"
 )
 
-// dgramQueueShort reports whether datagram sockets in the network namespace of
-// a container queue less than an init expects, and may be given more, as it is
-// not the host's.
-func dgramQueueShort(spec *specs.Spec) (bool, error) {
+// sharesNetwork reports whether the network namespace of a container is the one
+// that the shim is in, which is the host's: the spec has none, or names that very
+// one, as in a pod with hostNetwork.
+func sharesNetwork(spec *specs.Spec) (bool, error) {
+	if spec.Linux == nil {
+		return true, nil
+	}
 	ns := initmode.Namespace(spec, specs.NetworkNamespace)
-	if ns.Path == "" {
-		return true, nil // a new one has the kernel's default
+	if ns == nil || ns.Path == "" {
+		return ns == nil, nil
 	}
 	var own, other unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/net", &own); err != nil {
 		return false, fmt.Errorf("stat /proc/self/ns/net: %w", err)
 	}
 	if err := unix.Stat(ns.Path, &other); err != nil {
-		return false, fmt.Errorf("linux.namespaces: network: path %q: %w", ns.Path, err)
+		return false, fmt.Errorf("linux.namespaces: network: path %q: %w; name a namespace that is there: %w", ns.Path, err, errdefs.ErrInvalidArgument)
 	}
-	if own.Dev == other.Dev && own.Ino == other.Ino {
-		return false, nil
+	return own.Dev == other.Dev && own.Ino == other.Ino, nil
+}
+
+// dgramQueueShort reports whether datagram sockets in the network namespace of
+// a container, which is not the host's, queue less than an init expects.
+func dgramQueueShort(spec *specs.Spec) (bool, error) {
+	ns := initmode.Namespace(spec, specs.NetworkNamespace)
+	if ns.Path == "" {
+		return true, nil // a new one has the kernel's default
 	}
 	length, err := dgramQueueOf(ns.Path)
 	return err == nil && length < initmode.DgramQueue, err

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -98,16 +99,37 @@ func (c *container) addHooks(original *specs.Spec, handler handlerOptions) error
 		}
 		return list
 	}
+	prestart, poststop, err := permitted(c.options, original.Process.User)
+	if err != nil {
+		return withClass(err, errdefs.ErrInvalidArgument)
+	}
 	h.record = hookRecord{
-		Prestart: limit(c.options.Prestart), Poststop: limit(c.options.Poststop),
+		Prestart: limit(prestart), Poststop: limit(poststop),
 		SystemdCgroup: throughSystemd(handler, original), NoPivotRoot: handler.noPivotRoot, NoNewKeyring: handler.noNewKeyring,
 	}
-	var err error
 	if c.spec.Hooks, err = ociHooks(original, c.options.HostHooks, c.options.HookTimeout); err != nil {
 		return err
 	}
 	h.record.Host = len(c.spec.Hooks.Poststop) > 0
 	return nil
+}
+
+// permitted are the hooks of a container. Those that the container itself sets
+// exceed its user no more than an init may.
+func permitted(o config.Options, user specs.User) (prestart, poststop []config.Hook, err error) {
+	prestart, poststop = o.Prestart, o.Poststop
+	if user.UID == 0 || o.RootInit != config.RootInitNever {
+		return prestart, poststop, nil
+	}
+	if !o.OperatorsPrestart {
+		if prestart, err = config.OwnHooks(prestart, o.PrestartSource, user.UID, user.GID); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !o.OperatorsPoststop {
+		poststop, err = config.OwnHooks(poststop, o.PoststopSource, user.UID, user.GID)
+	}
+	return prestart, poststop, err
 }
 
 // forget drops what only hooks in the container need, if there are none.
@@ -127,7 +149,8 @@ func (h *hookSet) store() error {
 }
 
 // process is the process of a hook. It has all capabilities that the
-// container may have, unless its user is not root.
+// container may have if its user is root, none if not, and those of the CMD if
+// it is to be no more than that.
 func (h *hookSet) process(hook config.Hook, option string) *specs.Process {
 	p := *h.spec.Process
 	out := &specs.Process{
@@ -140,7 +163,10 @@ func (h *hookSet) process(hook config.Hook, option string) *specs.Process {
 		SelinuxLabel:    p.SelinuxLabel,
 		Rlimits:         p.Rlimits,
 	}
-	if c := p.Capabilities; c != nil {
+	switch c := p.Capabilities; {
+	case hook.Own:
+		out.User.AdditionalGids, out.Capabilities = p.User.AdditionalGids, c
+	case c != nil:
 		out.Capabilities = &specs.LinuxCapabilities{Bounding: c.Bounding}
 		if hook.UID == 0 {
 			out.Capabilities.Effective, out.Capabilities.Permitted = c.Bounding, c.Bounding
