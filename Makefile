@@ -104,6 +104,13 @@ test: ## unit tests, then integration tests
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory integration
 
+# Of these make test tries each attack once.
+.PHONY: test-hostile
+test-hostile: integration-files integration-programs ## every attack of a hostile container on every init by every user, about 15 minutes (root only)
+	@echo "attacks of a hostile container"
+	@RICH_TEST_HOSTILE=all go test -v -count=1 -timeout $(TEST_TIMEOUT) -parallel "$$((2 * $$(nproc)))" -run TestHostileContainer $(TESTFLAGS) ./integration \
+		| grep --line-buffered -aEv '^=== (RUN|PAUSE|CONT|NAME) '
+
 # Which tests concern cgroups.
 vm_tests_all := ^TestCgroup|^TestT3|^TestT4|TestB13Cgroup|TestB14Exec|TestOOMBeforeExit|TestResources|TestPauseAndResume|TestPidsAndKillAll|TestShimKilled(InCreate)?$$|TestExecInCreated$$|TestKillAllHostPIDs$$
 vm_tests_all := $(vm_tests_all)|TestInitMatrix/init/(systemd|dumb-init)/(exit_42|user_namespace|TERM_with|poweroff$$)
@@ -169,7 +176,7 @@ build/bench/crun/usr/bin/crun: integration/bench/crun.sh
 ##@ what the integration tests and the demo run on
 
 .PHONY: integration-files
-integration-files: build $(bin)/probe $(bin)/busybox $(tools)/containerd $(older) images build/components ## everything the integration tests need, without running them
+integration-files: build $(bin)/probe $(bin)/hostile $(bin)/busybox $(tools)/containerd $(older) images build/components ## everything the integration tests need, without running them
 
 .PHONY: images
 images: $(addprefix $(images)/,busybox.tar scratch.tar debian-bookworm.tar debian-trixie.tar debian-sid.tar \
@@ -202,6 +209,11 @@ $(bin)/probe: integration/probe/probe.c
 	@scripts/need-packages.sh gcc libc6-dev
 	@mkdir -p $(bin)
 	@gcc -std=gnu11 -static -s -O2 -Wall -Wextra -Werror -o $@.part $< && mv $@.part $@
+
+$(bin)/hostile: $(wildcard integration/hostile/*.[ch])
+	@scripts/need-packages.sh gcc libc6-dev
+	@mkdir -p $(bin)
+	@gcc -std=gnu11 -static -s -O2 -Wall -Wextra -Werror -o $@.part $(filter %.c,$^) && mv $@.part $@
 
 # What components of the tests run; most of the tar's files are links to it.
 $(bin)/busybox: $(rootfs)/busybox.tar

@@ -65,7 +65,7 @@ func complain(format string, args ...any) int {
 
 // checkPrograms tells what to build instead of letting every test fail for the same reason.
 func checkPrograms() error {
-	need := []string{"tools/containerd", "bin/probe"}
+	need := []string{"tools/containerd", "bin/probe", "bin/hostile"}
 	if testRuntime == "io.containerd.rich.v2" {
 		need = append(need, "bin/containerd-shim-rich-v2", "bin/rich-launch", "bin/dumb-init")
 	}

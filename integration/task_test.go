@@ -82,6 +82,7 @@ type taskSettings struct {
 	runtimeOptions  any
 	stdin, terminal bool
 	snapshot        []snapshots.Opt
+	streams         cio.Creator // nil for those that fill Stdout and Stderr
 }
 
 type taskOption func(*taskSettings)
@@ -216,7 +217,10 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	if settings.terminal {
 		streams = append(streams, cio.WithTerminal)
 	}
-	made, err := created.Container.NewTask(ctx, cio.NewCreator(streams...))
+	if settings.streams == nil {
+		settings.streams = cio.NewCreator(streams...)
+	}
+	made, err := created.Container.NewTask(ctx, settings.streams)
 	if err != nil {
 		return created, err
 	}
