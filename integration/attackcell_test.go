@@ -97,6 +97,7 @@ func (c *attackCell) try() (hung bool) {
 		return true
 	}
 	said := c.wait()
+	waiting := blockedThreads(c.pod.shim)
 	c.bystander("during the attack")
 	if size := folderSize(c.task.bundle("rich", "run")); size > mostDisk {
 		c.problem("%d bytes of the host's are filled", size)
@@ -125,6 +126,7 @@ func (c *attackCell) try() (hung bool) {
 	if size := c.pod.logged(logBefore); size > mostLog {
 		c.problem("the log has grown by %d bytes", size)
 	}
+	c.t.Logf("waiting: %s", waiting)
 	c.t.Logf("the program said %q; memory %d KiB, peak %d; threads %d, %d; log %d bytes", said,
 		before.memory, after.memory, before.threads, after.threads, c.pod.logged(logBefore))
 	return false

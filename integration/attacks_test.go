@@ -224,11 +224,11 @@ func (m *attackTable) text() string {
 		for _, i := range attackInits {
 			var marks []string
 			for _, u := range attackUsers {
-				mark := m.cells[cellKey(a.name, i.name, u.name)]
-				if mark == "" {
-					mark = "·"
+				if mark := m.cells[cellKey(a.name, i.name, u.name)]; mark != "" {
+					marks = append(marks, mark)
+				} else {
+					marks = append(marks, "·") // not tried
 				}
-				marks = append(marks, mark)
 			}
 			fmt.Fprintf(&b, " %s |", strings.Join(marks, ", "))
 		}

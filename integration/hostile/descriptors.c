@@ -16,10 +16,11 @@ int lingering(int pair[2])
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
 	socklen_t size = sizeof address;
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int least = 1;
+	setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &least, sizeof least);
 	int ok = !bind(listener, (struct sockaddr *)&address, size) && !listen(listener, 1) &&
 		!getsockname(listener, (struct sockaddr *)&address, &size);
 	pair[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int least = 1;
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof least);
 	ok = ok && !connect(pair[0], (struct sockaddr *)&address, sizeof address);
 	pair[1] = ok ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : -1;
@@ -55,25 +56,33 @@ static const char *linger_over_socket(void)
 	return reason ? reason : can_linger();
 }
 
-/* pass_lingering passes a lingering socket and its peer, in both orders, so that one of them goes before its peer. Our own
- * copies go first: they are never the last. The passed flag tells whether anybody took it. */
+#define PAIRS 10
+
+static void close_all(const int *fds, int n)
+{
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+/* pass_lingering passes lingering sockets and their peers, in both orders, so that some of them go before their peers: as
+ * often as that, as any signal ends one wait. Our own copies go first: they are never the last. It tells whether they were taken. */
 static int pass_lingering(int s, const void *data, size_t size)
 {
-	int passed = 0;
-	for (int order = 0; order < 2; order++) {
+	int fds[2 * PAIRS], n = 0;
+	for (int i = 0; i < PAIRS; i++) {
 		int pair[2];
 		if (lingering(pair))
-			return passed;
-		int fds[2] = {pair[order], pair[!order]};
-		if (pass(s, data, size, fds, 2) > 0) {
-			passed = 1;
-		} else {
-			struct linger none = {0, 0};
-			setsockopt(pair[0], SOL_SOCKET, SO_LINGER, &none, sizeof none);
-		}
-		close(pair[0]);
-		close(pair[1]);
+			break;
+		fds[n++] = pair[i % 2];
+		fds[n++] = pair[!(i % 2)];
 	}
+	int passed = n > 0 && pass(s, data, size, fds, n) > 0;
+	for (int i = 0; i < n; i++) {
+		struct linger none = {0, 0};
+		if (!passed)
+			setsockopt(fds[i], SOL_SOCKET, SO_LINGER, &none, sizeof none);
+	}
+	close_all(fds, n);
 	return passed;
 }
 
@@ -157,12 +166,6 @@ static int others(int s, int *fds)
 		fds[n++] = pairs[1];
 	}
 	return n;
-}
-
-static void close_all(const int *fds, int n)
-{
-	for (int i = 0; i < n; i++)
-		close(fds[i]);
 }
 
 /* One of each with every message, also with the one that carries a descriptor (CONSOLE). */

@@ -88,7 +88,7 @@ static void clone_odd(void)
 		CLONE_PARENT, CLONE_UNTRACED, CLONE_FS, CLONE_FILES, CLONE_NEWUSER, CLONE_NEWUSER | CLONE_NEWPID, CLONE_NEWUSER | CLONE_NEWNS,
 		CLONE_NEWPID, CLONE_NEWNS, CLONE_NEWNET | CLONE_NEWUSER, CLONE_NEWCGROUP | CLONE_NEWUSER, CLONE_SYSVSEM, CLONE_IO,
 	};
-	static const int signals[] = {0, SIGCHLD, SIGUSR1, SIGSTOP, 64};
+	static const int signals[] = {0, SIGCHLD, SIGURG, SIGCONT, SIGWINCH};
 	for (int i = 0; i < 200 && going(); i++) {
 		long pid = clone_as(flags[(size_t)i % COUNT(flags)], signals[(size_t)i % COUNT(signals)]);
 		if (pid == 0) {

@@ -44,6 +44,9 @@ static void flags(int fd)
 
 static void out_flags(void)
 {
+	/* The signals of F_SETSIG go to pid 1, and some pass them on. */
+	for (int i = SIGHUP; i <= SIGRTMAX; i++)
+		signal(i, SIG_IGN);
 	for (int fd = 0; fd < 3; fd++)
 		worker(flags, fd);
 	wait_workers();
