@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -56,7 +55,8 @@ func (c *attackCell) run() {
 	c.pod.table.set(c.attack, c.pod.init, c.pod.user, "FAILED", "it did not come to its end")
 	hung := c.try()
 	if hung {
-		stacks := c.pod.lose()
+		stacks := c.pod.lose(c.task)
+		abortFuse(c.t, c.state())
 		c.t.Logf("the shim is killed; its threads that waited:\n%s", stacks)
 		for _, line := range strings.Split(stacks, "\n")[1:] {
 			if line != "" {
@@ -155,14 +155,10 @@ func (c *attackCell) begin() bool {
 
 // wait waits until the attack is done, and does meanwhile what is done from outside.
 func (c *attackCell) wait() string {
-	state := func() string {
-		content, _ := os.ReadFile(filepath.Join(c.dir, "state"))
-		return string(content)
-	}
 	until := func(word string) {
 		err := poll(attackLimit, func() error {
-			if !strings.Contains(state(), word) && !c.over() {
-				return fmt.Errorf("the program said %q", state())
+			if !strings.Contains(c.state(), word) && !c.over() {
+				return fmt.Errorf("the program said %q", c.state())
 			}
 			return nil
 		})
@@ -172,19 +168,23 @@ func (c *attackCell) wait() string {
 	}
 	until("attacking")
 	if c.attack.outside != nil {
-		if c.attack.name != "exec-stop" {
-			until("done")
-		}
+		until("done")
 		c.attack.outside(c)
 	} else {
 		c.execs()
 	}
 	until("done")
-	said := state()
+	said := c.state()
 	if !strings.Contains(said, "done\n") && !c.attack.ends {
 		c.problem("the attack was not made: the program said %q", said)
 	}
 	return said
+}
+
+// state is what the program said so far.
+func (c *attackCell) state() string {
+	content, _ := os.ReadFile(filepath.Join(c.dir, "state"))
+	return string(content)
 }
 
 // over tells whether the task has ended.
@@ -208,26 +208,19 @@ func (c *attackCell) call(what string, limit time.Duration, call func(ctx contex
 	return err
 }
 
-// execs runs programs in the container that is attacking: each ends, or is refused.
+// execs runs programs in the container that is attacking: each ends, or is refused. One that is held up is given up.
 func (c *attackCell) execs() {
 	for n := range 3 {
+		if c.attack.holds {
+			ctx, cancel := private.within(time.Second)
+			_ = oneExec(ctx, c.task.Task, fmt.Sprintf("e%d", n), execSpec(hostilePath, "true"))
+			cancel()
+			continue
+		}
 		_ = c.call("exec", attackLimit, func(ctx context.Context) error {
 			return oneExec(ctx, c.task.Task, fmt.Sprintf("e%d", n), execSpec(hostilePath, "true"))
 		})
 	}
-}
-
-// heldExecs does the same where the container stops them: they can be killed.
-func (c *attackCell) heldExecs() {
-	var all sync.WaitGroup
-	for n := range 3 {
-		all.Go(func() {
-			ctx, cancel := private.within(2 * time.Second)
-			defer cancel()
-			_ = oneExec(ctx, c.task.Task, fmt.Sprintf("e%d", n), execSpec(hostilePath, "true"))
-		})
-	}
-	all.Wait()
 }
 
 // manySignals sends more than a launcher that reads nothing can take (T15).

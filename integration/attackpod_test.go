@@ -117,7 +117,7 @@ func (p *attackPod) options(dir string, more ...taskOption) []taskOption {
 	opts := append([]taskOption{
 		withSpec(oci.WithMemoryLimit(192<<20), oci.WithPidsLimit(1000)),
 		withBind(buildPath("bin/hostile"), hostilePath), withBind(dir, reportPath, "rbind", "rw"),
-		withEnv(fmt.Sprintf("HOSTILE_VERSION=%d", launch.Version)),
+		withEnv(fmt.Sprintf("HOSTILE_VERSION=%d", launch.Version), "HOSTILE_MS=1000"),
 	}, p.init.opts...)
 	return append(append(opts, p.user.opts...), more...)
 }
@@ -152,21 +152,43 @@ func logSize() int64 {
 	return info.Size()
 }
 
-// lose ends a shim that hangs, with all that it had, and returns what it hung in.
-func (p *attackPod) lose() string {
+// lose ends a shim that hangs with a task, with all that it had, and returns what it hung in.
+func (p *attackPod) lose(attacker *task) string {
 	stacks := blockedThreads(p.shim)
 	for _, id := range p.groupCgroups() {
 		endCgroup(id)
 	}
 	_ = syscall.Kill(p.shim, syscall.SIGKILL)
-	_ = poll(patience(10*time.Second), func() error {
-		if syscall.Kill(p.shim, 0) == nil {
-			return errors.New("the shim is still there")
+	for _, t := range []*task{attacker, p.quiet} {
+		if t != nil && t.Task != nil {
+			t.forget()
 		}
-		return nil
-	})
+	}
 	p.quiet = nil
 	return stacks
+}
+
+// abortFuse ends the FUSE file systems that the program said it made, by the number behind "fuse". A process that waits for
+// such a file system cannot be killed.
+func abortFuse(t *testing.T, said string) {
+	t.Helper()
+	for line := range strings.Lines(said) {
+		number, found := strings.CutPrefix(strings.TrimSpace(line), "fuse ")
+		if !found {
+			continue
+		}
+		dir := t.TempDir()
+		if err := unix.Mount("fusectl", dir, "fusectl", 0, ""); err != nil {
+			t.Errorf("mount fusectl: %v", err)
+			return
+		}
+		if err := os.WriteFile(filepath.Join(dir, number, "abort"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // groupCgroups are the cgroups of the containers of this pod.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // A hostile container: every attack of integration/hostile, on every init, by every user. Whatever it does, its task can be
@@ -46,7 +47,10 @@ type attackUser struct {
 var attackUsers = []attackUser{
 	{"root", true, false, nil},
 	{"SYS_ADMIN", true, true, []taskOption{withSpec(oci.WithAddedCapabilities([]string{"CAP_SYS_ADMIN"})), withFuse()}},
-	{"uid 1000", false, false, []taskOption{withUser(1000, 1000), withSpec(oci.WithCapabilities(nil))}},
+	{"uid 1000", false, false, []taskOption{withUser(1000, 1000), withProcess(func(p *specs.Process) {
+		// The bounding set is for the init.
+		p.Capabilities = &specs.LinuxCapabilities{Bounding: p.Capabilities.Bounding}
+	})}},
 }
 
 // withFuse gives the device of FUSE to a container, if the host has it.
@@ -141,6 +145,8 @@ type hostileAttack struct {
 	outside func(c *attackCell)
 	// ends says that the attack may end the container by itself.
 	ends bool
+	// holds says that it holds up the container's execs, which is its own affair.
+	holds bool
 }
 
 var hostileAttacks = []hostileAttack{
@@ -157,12 +163,13 @@ var hostileAttacks = []hostileAttack{
 	{name: "fd-kinds", by: socket},
 	{name: "fd-many", by: socket},
 	{name: "fd-fuse", by: fuse},
+	{name: "fd-fuse-kept", by: fuse},
 	{name: "fd-notify", by: notifySocket},
 	{name: "cg-deep", by: writableCgroup},
 	{name: "cg-many", by: writableCgroup},
 	{name: "cg-move", by: writableCgroup},
-	{name: "cg-freeze", by: writableCgroup},
-	{name: "cg-limits", by: writableCgroup},
+	{name: "cg-freeze", by: writableCgroup, holds: true},
+	{name: "cg-limits", by: writableCgroup, holds: true},
 	{name: "run-fill", by: fillable},
 	{name: "run-mount", by: mounter},
 	{name: "run-lease", by: lessor},
@@ -174,15 +181,15 @@ var hostileAttacks = []hostileAttack{
 	{name: "launcher-trace", by: tracer, outside: (*attackCell).manySignals},
 	{name: "sig-storm", by: anyone, ends: true},
 	{name: "sig-ignore", by: anyone, outside: (*attackCell).manySignals},
-	{name: "exec-stop", by: anyone, outside: (*attackCell).heldExecs},
+	{name: "exec-stop", by: anyone, holds: true},
 	{name: "fork-storm", by: anyone},
 	{name: "fork-stay", by: anyone},
 	{name: "fork-tree", by: anyone},
 	{name: "clone-odd", by: anyone},
 	{name: "pid-cycle", by: anyone},
-	{name: "mem-oom", by: anyone, ends: true},
-	{name: "mem-files", by: anyone, ends: true},
-	{name: "mem-limits", by: anyone, ends: true},
+	{name: "mem-oom", by: anyone, ends: true, holds: true},
+	{name: "mem-files", by: anyone, ends: true, holds: true},
+	{name: "mem-limits", by: anyone, ends: true, holds: true},
 }
 
 // attackTable collects what became of the cells.

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
 
 #define LINGER 600 /* seconds: far more than any limit of the test, and still an end */
 
@@ -65,25 +66,30 @@ static void close_all(const int *fds, int n)
 }
 
 /* pass_lingering passes lingering sockets and their peers, in both orders, so that some of them go before their peers: as
- * often as that, as any signal ends one wait. Our own copies go first: they are never the last. It tells whether they were taken. */
+ * often as that, as any signal ends one wait. Our own copies are to go first, and are a child's: its close waits if they are
+ * the last after all. It tells whether they were taken. */
 static int pass_lingering(int s, const void *data, size_t size)
 {
-	int fds[2 * PAIRS], n = 0;
-	for (int i = 0; i < PAIRS; i++) {
-		int pair[2];
-		if (lingering(pair))
-			break;
-		fds[n++] = pair[i % 2];
-		fds[n++] = pair[!(i % 2)];
+	pid_t child = fork();
+	if (child == 0) {
+		int fds[2 * PAIRS], n = 0, pair[2];
+		for (int i = 0; i < PAIRS && !lingering(pair); i++) {
+			fds[n++] = pair[i % 2];
+			fds[n++] = pair[!(i % 2)];
+		}
+		if (n == 0 || pass(s, data, size, fds, n) < 0)
+			_exit(1); /* nothing lingers at the end of a process */
+		close(s);
+		close_all(fds, n);
+		_exit(0);
 	}
-	int passed = n > 0 && pass(s, data, size, fds, n) > 0;
-	for (int i = 0; i < n; i++) {
-		struct linger none = {0, 0};
-		if (!passed)
-			setsockopt(fds[i], SOL_SOCKET, SO_LINGER, &none, sizeof none);
+	for (int i = 0; i < 30; i++) {
+		int status;
+		if (waitpid(child, &status, WNOHANG) == child)
+			return status == 0;
+		pause_ms(5);
 	}
-	close_all(fds, n);
-	return passed;
+	return 1;
 }
 
 /* With every message, over connections that are served. */
@@ -229,7 +235,8 @@ static const char *fuse_over_socket(void)
 static void fd_fuse(void)
 {
 	static struct frame f;
-	int file = fuse_file(), passed = 0;
+	int dev, file = fuse_file(&dev), passed = 0;
+	close(dev);
 	for (unsigned i = 0; i < 60 && going(); i++) {
 		int s = dial();
 		if (s < 0) {
@@ -242,6 +249,33 @@ static void fd_fuse(void)
 			passed += pass(s, f.data, f.size, &file, 1) > 0;
 	}
 	close(file);
+	fuse_stop();
+	note("passed %d", passed);
+}
+
+/* The way to the daemon goes with it, so that the death of the daemon does not end the wait for it. The test ends it by the
+ * number of the file system. */
+static void fd_fuse_kept(void)
+{
+	static struct frame f;
+	struct stat info;
+	int fds[2], passed = 0;
+	fds[0] = fuse_file(&fds[1]);
+	if (fstat(fds[0], &info))
+		return;
+	note("fuse %u", minor(info.st_dev));
+	for (unsigned i = 0; i < 8 && going(); i++) {
+		int s = dial();
+		if (s < 0) {
+			pause_ms(10);
+			continue;
+		}
+		hello(&f, i % 2 ? "app" : "event");
+		passed += pass(s, f.data, f.size, fds, 2) > 0;
+		if (lie(&f, i % 22))
+			passed += pass(s, f.data, f.size, fds, 2) > 0;
+	}
+	close_all(fds, 2);
 	fuse_stop();
 	note("passed %d", passed);
 }
@@ -274,6 +308,7 @@ const struct attack descriptor_attacks[] = {
 	{"fd-kinds", has_socket, fd_kinds},
 	{"fd-many", has_socket, fd_many},
 	{"fd-fuse", fuse_over_socket, fd_fuse},
+	{"fd-fuse-kept", fuse_over_socket, fd_fuse_kept},
 	{"fd-notify", linger_over_notify, fd_notify},
 	{0},
 };

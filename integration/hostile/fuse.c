@@ -79,15 +79,14 @@ const char *has_fuse(void)
 	return reason;
 }
 
-int fuse_file(void)
+int fuse_file(int *keep)
 {
-	int dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	int dev = *keep = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (dev < 0 || mount_fuse(dev))
 		return -1;
 	server = fork();
 	if (server == 0)
 		serve(dev);
-	close(dev);
 	int file = open(MADE, O_RDWR | O_CLOEXEC);
 	umount2(MADE, MNT_DETACH);
 	return file;

@@ -72,7 +72,7 @@ int send_all(int s, const void *data, size_t size);
 ssize_t pass(int s, const void *data, size_t size, const int *fds, int count);
 
 /* fuse.c */
-int fuse_file(void); /* a file whose daemon stops to answer with fuse_stop, or -1 */
+int fuse_file(int *dev); /* a file whose daemon stops to answer with fuse_stop, or -1; dev is what it serves by */
 void fuse_stop(void);
 const char *has_fuse(void);
 
