@@ -225,7 +225,7 @@ func (c *attackCell) execs() {
 
 // manySignals sends more than a launcher that reads nothing can take (T15).
 func (c *attackCell) manySignals() {
-	_ = c.call("279 signals", attackLimit, func(ctx context.Context) error {
+	_ = c.call("279 signals", 2*endLimit, func(ctx context.Context) error {
 		for range 279 {
 			if err := c.task.Task.Kill(ctx, syscall.SIGUSR1); err != nil {
 				return err

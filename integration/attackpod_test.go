@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/launch"
@@ -115,6 +116,8 @@ func (p *attackPod) report(t *testing.T) string {
 // options are those of every container that attacks. Its memory and processes are limited, so that it hurts itself alone.
 func (p *attackPod) options(dir string, more ...taskOption) []taskOption {
 	opts := append([]taskOption{
+		// As CRI has it.
+		withSpec(oci.WithMounts([]specs.Mount{{Type: "cgroup", Source: "cgroup", Destination: "/sys/fs/cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}}})),
 		withSpec(oci.WithMemoryLimit(192<<20), oci.WithPidsLimit(1000)),
 		withBind(buildPath("bin/hostile"), hostilePath), withBind(dir, reportPath, "rbind", "rw"),
 		withEnv(fmt.Sprintf("HOSTILE_VERSION=%d", launch.Version), "HOSTILE_MS=1000"),

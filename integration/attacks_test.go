@@ -98,7 +98,7 @@ func fuse(i attackInit, u attackUser) chance {
 func writableCgroup(i attackInit, u attackUser) chance {
 	switch {
 	case u.admin:
-		return either
+		return can
 	case u.root && i.name == "systemd":
 		return can
 	case u.root && i.manages:
@@ -172,7 +172,7 @@ var hostileAttacks = []hostileAttack{
 	{name: "cg-limits", by: writableCgroup, holds: true},
 	{name: "run-fill", by: fillable},
 	{name: "run-mount", by: mounter},
-	{name: "run-lease", by: lessor},
+	{name: "run-lease", by: lessor, holds: true},
 	{name: "out-fill", by: anyone, unread: true},
 	{name: "out-flags", by: anyone},
 	{name: "out-hold", by: anyone, ends: true},

@@ -5,7 +5,7 @@
 
 static const char *const places[] = {
 	"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids",
-	"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/devices", "/sys/fs/cgroup/systemd",
+	"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpuset", "/sys/fs/cgroup/devices", "/sys/fs/cgroup/systemd",
 };
 
 /* open_cgroup opens a mount of cgroups that we may write to, or can make so: it has nothing but the container's. */
@@ -36,12 +36,15 @@ static int open_cgroup(const char *place)
 
 static int cgroups(int *dirs)
 {
-	int n = 0;
+	int n = 0, error = ENOENT;
 	for (size_t i = 0; i < COUNT(places); i++) {
 		int dir = open_cgroup(places[i]);
 		if (dir >= 0)
 			dirs[n++] = dir;
+		else if (errno != ENOENT)
+			error = errno;
 	}
+	errno = error;
 	return n;
 }
 
@@ -49,9 +52,10 @@ static const char *has_cgroup(void)
 {
 	int dirs[COUNT(places)];
 	int n = cgroups(dirs);
+	const char *reason = n ? NULL : why("no cgroup can be written to: %s", strerror(errno));
 	for (int i = 0; i < n; i++)
 		close(dirs[i]);
-	return n ? NULL : why("no cgroup can be written to: %s", strerror(errno));
+	return reason;
 }
 
 static int write_at(int dir, const char *name, const char *text)
@@ -172,6 +176,7 @@ static void starve(int arg)
 static void cg_limits(void)
 {
 	int dirs[COUNT(places)], n = cgroups(dirs);
+	note("done"); /* it may well be the last that can be said */
 	for (int i = 0; i < n; i++) {
 		write_at(dirs[i], "cgroup.subtree_control", "+memory");
 		write_at(dirs[i], "cgroup.subtree_control", "+pids");

@@ -98,7 +98,7 @@ static int lease(const char *path)
 	return 0;
 }
 
-static int leases(void)
+static int leases(char *last, size_t size)
 {
 	static const char *const dirs[] = {OURS, OURS "/units", "/sys/fs/cgroup", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified", "/etc"};
 	char path[300];
@@ -108,7 +108,10 @@ static int leases(void)
 		DIR *dir = opendir(dirs[i]);
 		for (struct dirent *entry; dir && n < 500 && (entry = readdir(dir));) {
 			snprintf(path, sizeof path, "%s/%s", dirs[i], entry->d_name);
-			n += lease(path);
+			if (lease(path)) {
+				n++;
+				snprintf(last, size, "%s", path);
+			}
 		}
 		if (dir)
 			closedir(dir);
@@ -119,10 +122,16 @@ static int leases(void)
 static const char *can_lease(void)
 {
 	/* Given back at the end of this process. */
-	return leases() ? NULL : "no lease on a file of ours";
+	char last[300];
+	return leases(last, sizeof last) ? NULL : "no lease on a file of ours";
 }
 
-static void run_lease(void) { note("%d leases", leases()); }
+static void run_lease(void)
+{
+	char last[300];
+	int n = leases(last, sizeof last);
+	note("%d leases, the last on %.200s", n, last);
+}
 
 const struct attack mount_attacks[] = {
 	{"run-fill", can_fill, run_fill},
