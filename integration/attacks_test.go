@@ -117,15 +117,25 @@ func fillable(i attackInit, u attackUser) chance {
 
 func mounter(i attackInit, u attackUser) chance { return canIf(u.admin && i.name != "none") }
 
-func lessor(_ attackInit, u attackUser) chance {
-	if u.root {
-		return either
-	}
-	return cannot
-}
+func lessor(attackInit, attackUser) chance { return either }
 
 // master is for those who may send a signal to the launcher.
 func master(i attackInit, u attackUser) chance { return canIf(i.launcher || i.manages && u.root) }
+
+func console(i attackInit, u attackUser) chance {
+	if i.manages && u.root {
+		return can
+	}
+	return either
+}
+
+// usurper is for those who can take the place of the launcher: dumb-init ends with its own.
+func usurper(i attackInit, u attackUser) chance {
+	if i.launcher {
+		return either
+	}
+	return canIf(i.manages && u.root)
+}
 
 func tracer(i attackInit, u attackUser) chance {
 	if master(i, u) == cannot {
@@ -177,6 +187,8 @@ var hostileAttacks = []hostileAttack{
 	{name: "out-flags", by: anyone},
 	{name: "out-hold", by: anyone, ends: true},
 	{name: "tty-storm", by: anyone, opts: []taskOption{withTerminal()}},
+	{name: "console-flood", by: console},
+	{name: "take-over", by: usurper, ends: true, opts: []taskOption{withTerminal(), withRich("on-exit", "keep")}},
 	{name: "launcher-stop", by: master, outside: (*attackCell).manySignals},
 	{name: "launcher-trace", by: tracer, outside: (*attackCell).manySignals},
 	{name: "sig-storm", by: anyone, ends: true},

@@ -16,7 +16,7 @@
 
 static const struct attack *const all[] = {
 	socket_attacks, descriptor_attacks, cgroup_attacks, mount_attacks, stream_attacks, signal_attacks, process_attacks,
-	memory_attacks,
+	memory_attacks, takeover_attacks,
 };
 
 static struct timespec until;

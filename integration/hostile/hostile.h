@@ -27,7 +27,7 @@ struct attack {
 };
 
 extern const struct attack socket_attacks[], descriptor_attacks[], cgroup_attacks[], mount_attacks[], stream_attacks[],
-	signal_attacks[], process_attacks[], memory_attacks[];
+	signal_attacks[], process_attacks[], memory_attacks[], takeover_attacks[];
 
 /* hostile.c */
 int going(void);                             /* whether the attack's time is not over */

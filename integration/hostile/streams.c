@@ -134,10 +134,41 @@ static void tty_storm(void)
 		pause_ms(50);
 }
 
+static const char *has_console(void)
+{
+	int fd = open("/dev/console", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return why("/dev/console: %s", strerror(errno));
+	close(fd);
+	return NULL;
+}
+
+/* Where the init writes what it has to say. */
+static void console(int arg)
+{
+	static char bytes[4096];
+	memset(bytes, arg % 2 ? '\n' : '\x1b', sizeof bytes);
+	int fd = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	for (int i = 0; i < 20000 && going(); i++)
+		if (write(fd, bytes, sizeof bytes) < 0)
+			pause_ms(1);
+	for (;;)
+		pause();
+}
+
+static void console_flood(void)
+{
+	worker(console, 0);
+	worker(console, 1);
+	while (going())
+		pause_ms(20);
+}
+
 const struct attack stream_attacks[] = {
 	{"out-fill", always, out_fill},
 	{"out-flags", always, out_flags},
 	{"out-hold", always, out_hold},
 	{"tty-storm", has_terminal, tty_storm},
+	{"console-flood", has_console, console_flood},
 	{0},
 };
