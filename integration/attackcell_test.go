@@ -175,8 +175,8 @@ func (c *attackCell) wait() string {
 	}
 	until("done")
 	said := c.state()
-	if !strings.Contains(said, "done\n") && !c.attack.ends {
-		c.problem("the attack was not made: the program said %q", said)
+	if !strings.Contains(said, "done\n") && c.over() && !c.attack.ends {
+		c.problem("the attack was not made: the program said %q, and the exit is %v", said, c.log.Wait(runtime.TaskExitEventTopic, 0))
 	}
 	return said
 }

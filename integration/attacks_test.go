@@ -109,7 +109,10 @@ func writableCgroup(i attackInit, u attackUser) chance {
 
 // fillable is for those who can make the shim's folder writable.
 func fillable(i attackInit, u attackUser) chance {
-	if u.admin && i.name != "none" {
+	switch {
+	case i.name == "dumb-init" && u.root:
+		return can // the folder is on the container's own tmpfs
+	case u.admin && i.name != "none":
 		return either
 	}
 	return cannot
@@ -153,7 +156,7 @@ type hostileAttack struct {
 	unread bool
 	// outside is done to the task while the attack lasts.
 	outside func(c *attackCell)
-	// ends says that the attack may end the container by itself.
+	// ends says that the attack may end the container by itself, also for want of memory.
 	ends bool
 	// holds says that it holds up the container's execs, which is its own affair.
 	holds bool
@@ -194,7 +197,7 @@ var hostileAttacks = []hostileAttack{
 	{name: "sig-storm", by: anyone, ends: true},
 	{name: "sig-ignore", by: anyone, outside: (*attackCell).manySignals},
 	{name: "exec-stop", by: anyone, holds: true},
-	{name: "fork-storm", by: anyone},
+	{name: "fork-storm", by: anyone, ends: true},
 	{name: "fork-stay", by: anyone},
 	{name: "fork-tree", by: anyone},
 	{name: "clone-odd", by: anyone},
