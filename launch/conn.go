@@ -54,6 +54,10 @@ func NewConn(stream Stream, maxFrame int) *Conn {
 	return &Conn{stream: stream, maxFrame: maxFrame, files: maxFiles}
 }
 
+// ExpectFrames says how long the body of a frame may be that is received from
+// now on, in bytes. It belongs to the goroutine that receives.
+func (c *Conn) ExpectFrames(most int) { c.maxFrame = most }
+
 // ExpectFiles says how many descriptors are taken with each read from now on,
 // at most 4. With 0 the kernel closes what a peer sends, before this process
 // has it: to close a descriptor of a FUSE file system itself means to wait for

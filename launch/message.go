@@ -21,7 +21,8 @@ const EventVersion = 1
 // Frame sizes, in bytes of body, a receiver should allow its peer.
 const (
 	MaxFromShim      = 8 << 20  // Start holds an argv and an environment
-	MaxFromContainer = 64 << 10 // a name or a reason at most
+	MaxFromContainer = 64 << 10 // a reason at most
+	MaxGreeting      = 1 << 10  // a role and a name, of a peer that may be anybody
 )
 
 // The roles of Hello.

@@ -197,6 +197,7 @@ func (a *app) serveApp(conn *launch.Conn) error {
 	}
 	a.begins()
 	defer a.release()
+	conn.ExpectFrames(launch.MaxFromContainer)
 	left, passed := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(passed)

@@ -411,6 +411,7 @@ func (s *componentSet) serve(a *app, conn *launch.Conn, role string) error {
 		return conn.Send(launch.Refuse{Reason: "it runs already"})
 	}
 	defer c.leave()
+	conn.ExpectFrames(launch.MaxFromContainer)
 	if !c.Before {
 		either := make(chan struct{})
 		go func() {

@@ -117,7 +117,7 @@ func (d *door) accept() {
 				continue
 			}
 		}
-		conn := launch.NewConn(c, launch.MaxFromContainer)
+		conn := launch.NewConn(c, launch.MaxGreeting)
 		conn.ExpectFiles(0)
 		d.mu.Lock()
 		closed := d.closed
