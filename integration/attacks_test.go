@@ -272,13 +272,15 @@ func chosenAttacks() func(a hostileAttack, i attackInit, u attackUser) bool {
 	}
 	chosen := map[string]bool{}
 	for n, a := range hostileAttacks {
-		var keys []string
+		byChance := map[chance][]string{}
 		for _, i := range attackInits {
 			for _, u := range attackUsers {
-				if a.by(i, u) == can {
-					keys = append(keys, cellKey(a.name, i.name, u.name))
-				}
+				byChance[a.by(i, u)] = append(byChance[a.by(i, u)], cellKey(a.name, i.name, u.name))
 			}
+		}
+		keys := byChance[can]
+		if len(keys) == 0 {
+			keys = byChance[either]
 		}
 		if len(keys) > 0 {
 			// 7 has no divisor in common with the number of cells in a row.
