@@ -259,6 +259,7 @@ func (n *cluster) writeContainerd() error {
 	}
 	return errors.Join(
 		os.WriteFile("/etc/containerd/conf.d/rich.toml", dropIn, 0o644),
+		os.WriteFile(hostFile, []byte(allowRootInit), 0o644),
 		os.WriteFile("/etc/containerd/config.toml", []byte(strings.ReplaceAll(`version = 3
 imports = ['/etc/containerd/conf.d/*.toml']
 disabled_plugins = ['io.containerd.nri.v1.nri']

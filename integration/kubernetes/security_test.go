@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -12,6 +13,56 @@ func ptr[T any](value T) *T { return &value }
 
 // whoAmI prints the credentials of the CMD.
 const whoAmI = `id -u; id -g; id -G | tr ' ' '\n' | sort -n | tr '\n' ' '; echo; grep -E '^(NoNewPrivs|Seccomp|CapEff):' /proc/self/status | tr -s '\t ' ' '`
+
+// The node's administrator lets users have an init that is root, which some tests need.
+const (
+	hostFile      = "/etc/containerd/rich.toml"
+	allowRootInit = "root-init = \"explicit\"\n"
+)
+
+// TestT9SecurityContext has no pod exceed its security context on a node whose administrator has said nothing. Not
+// parallel: it changes the node.
+func TestT9SecurityContext(t *testing.T) {
+	if err := os.Remove(hostFile); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(hostFile, []byte(allowRootInit), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	user := &corev1.PodSecurityContext{RunAsUser: ptr[int64](1000), RunAsGroup: ptr[int64](1001), RunAsNonRoot: ptr(true)}
+	t.Run("init", func(t *testing.T) {
+		pod := systemdPod(t, "true")
+		pod.Spec.SecurityContext = user
+		wantRefused(t, pod, `value 1000: init "systemd" has to run as root, which root-init="never" forbids`, "the node's administrator", hostFile)
+	})
+	t.Run("raised", func(t *testing.T) {
+		pod := systemdPod(t, "true")
+		pod.Annotations["rich.containerd.io/root-init"] = "explicit"
+		pod.Spec.SecurityContext = user
+		wantRefused(t, pod, "annotation rich.containerd.io/root-init", `value "explicit"`, hostFile)
+	})
+	t.Run("hook as root", func(t *testing.T) {
+		pod := richPod(t, imageBookworm, "true")
+		pod.Annotations["rich.containerd.io/prestart"] = `[{"path":"/bin/true","user":"0"}]`
+		pod.Spec.SecurityContext = user
+		wantRefused(t, pod, "annotation rich.containerd.io/prestart: hook 1", hostFile)
+	})
+	t.Run("hook", func(t *testing.T) {
+		pod := richPod(t, imageBookworm, "sh", "-c", "cat /data/hook; cat /proc/1/comm")
+		pod.Annotations["rich.containerd.io/prestart"] = `[{"path":"/bin/sh","args":["sh","-c","echo $(id -u) $(id -g) >/data/hook"]}]`
+		pod.Spec.SecurityContext = user.DeepCopy()
+		pod.Spec.SecurityContext.FSGroup = ptr[int64](2000)
+		withVolume(pod, "data", "/data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}})
+		want(t, "output", output(t, pod), "1000 1001\ndumb-init\n")
+	})
+	t.Run("no new privileges", func(t *testing.T) {
+		pod := systemdPod(t, "sh", "-c", "systemctl is-system-running --wait; grep -h NoNewPrivs: /proc/1/status /proc/self/status | cut -f2 | tr '\\n' ' '")
+		pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: ptr(false)}
+		want(t, "output", output(t, pod), "running\n1 1 ")
+	})
+}
 
 // TestUser has the CMD run as the pod's security context says, whatever pid 1 is.
 func TestUser(t *testing.T) {
