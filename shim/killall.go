@@ -36,7 +36,7 @@ func (c *container) killAll() error {
 		// something outside of the container can hold up.
 		first := c.init.proc.Signal(unix.SIGKILL)
 		err := c.lc.Signal(unix.SIGKILL)
-		if first == nil && errors.Is(err, libcontainer.ErrNotRunning) {
+		if first == nil && isOver(err) {
 			return nil // that fast
 		}
 		return err
