@@ -138,7 +138,12 @@ func TestT3DeepCgroupsShimKilled(t *testing.T) {
 // With the host's process ids the end of pid 1 ends nobody else, and only the cgroups tell who belongs to the container.
 func TestT3DeepCgroupsHostPIDs(t *testing.T) {
 	t.Parallel()
-	for _, leave := range []string{"stay", "frozen", "threaded"} {
+	all := []string{"stay", "frozen"}
+	if !unified() {
+		// The kernel makes no threaded cgroup below one that passes on memory limits, as those above a container do on v2 alone.
+		all = append(all, "threaded")
+	}
+	for _, leave := range all {
 		for _, v := range []variant{plain, dumbInit} {
 			t.Run(leave+" "+v.name, func(t *testing.T) {
 				t.Parallel()
