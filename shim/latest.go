@@ -26,18 +26,22 @@ type latest[T any] struct {
 	mu      sync.Mutex
 	next    *T
 	written chan struct{} // closed when next is; nil while there is none
-	final   chan struct{} // closed when there is no reason to be slow
-	once    sync.Once
+	closed  bool
+	final   chan struct{} // closed with it
 }
 
 func newLatest[T any](write func(T)) *latest[T] {
 	return &latest[T]{write: write, limit: rate.NewLimiter(statesPerSecond, stateBurst), final: make(chan struct{})}
 }
 
-// put takes a state. It does not wait for its being written.
+// put takes a state, unless the last one has come. It does not wait for its
+// being written.
 func (l *latest[T]) put(state T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.next = &state
 	if l.written == nil {
 		l.written = make(chan struct{})
@@ -88,10 +92,14 @@ func (l *latest[T]) flush() {
 	await(written)
 }
 
-// close writes the last state.
+// close writes the last state. What comes later may be meant for a place that
+// is another container's by then.
 func (l *latest[T]) close() {
-	l.once.Do(func() { close(l.final) })
 	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.final)
+	}
 	written := l.written
 	l.mu.Unlock()
 	if written != nil {

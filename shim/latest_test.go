@@ -26,6 +26,8 @@ func TestLatest(t *testing.T) {
 		l.put(n)
 	}
 	l.close()
+	l.put(0)
+	l.close()
 	mu.Lock()
 	defer mu.Unlock()
 	if len(got) > 10*stateBurst || got[len(got)-1] != most {
