@@ -58,8 +58,9 @@ type initWatch struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 
-	mu    sync.Mutex
-	state initState
+	mu     sync.Mutex
+	state  initState
+	closed bool
 }
 
 // watchInit opens the socket in dir, which is for the user who pid 1 is (uid
@@ -135,7 +136,7 @@ func (w *initWatch) set(state string) {
 }
 
 func (w *initWatch) become(next initState) {
-	if next == w.state {
+	if w.closed || next == w.state {
 		return
 	}
 	if next.State != w.state.State {
@@ -164,6 +165,9 @@ func (w *initWatch) close() {
 	w.cancel()
 	_ = w.socket.SetReadDeadline(time.Now()) // it may be closed already
 	awaitStuck(w.done)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true // what comes later is about nobody
 }
 
 // noteInit tells the state of the init, in the log and in a file of the
