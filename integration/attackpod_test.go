@@ -56,6 +56,9 @@ func (p *attackPod) attack(attacks []hostileAttack) {
 			case reason == "" && want == cannot:
 				p.table.set(a, p.init, p.user, "FAILED", "it should not be possible")
 				t.Fatal("it should not be possible")
+			case want == absent:
+				p.table.set(a, p.init, p.user, "n/a", "it is not there")
+				return
 			case reason != "" && want == can:
 				p.table.set(a, p.init, p.user, "FAILED", "it should be possible: "+reason)
 				t.Fatalf("it should be possible: %s", reason)

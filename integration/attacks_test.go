@@ -74,6 +74,7 @@ const (
 	can    chance = "yes"
 	cannot chance = "no"
 	either chance = "either" // depends on the kernel, or the shim may well forbid it
+	absent chance = "absent" // what is attacked is not there without a terminal, with which the program is asked
 )
 
 func canIf(condition bool) chance {
@@ -126,8 +127,11 @@ func lessor(attackInit, attackUser) chance { return either }
 func master(i attackInit, u attackUser) chance { return canIf(i.launcher || i.manages && u.root) }
 
 func console(i attackInit, u attackUser) chance {
-	if i.manages && u.root {
+	switch {
+	case i.manages && u.root:
 		return can
+	case !i.manages && !i.launcher:
+		return absent
 	}
 	return either
 }
