@@ -235,9 +235,12 @@ func (s *componentSet) close() {
 	s.closing.Do(func() {
 		s.wake()
 		s.watching.Wait()
+		// At once: somebody outside of the container may hold each open.
+		var outputs sync.WaitGroup
+		defer outputs.Wait()
 		for _, c := range s.list {
 			if c.output != nil {
-				c.output.close()
+				outputs.Go(c.output.close)
 			}
 			for _, f := range c.limits {
 				f.Close()

@@ -2,10 +2,8 @@ package shim
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -53,17 +51,17 @@ type door struct {
 // (uid and gid on the host), with at most so many connections at a time. files
 // says that one of them may have to send a descriptor.
 func openDoor(dir string, uid, gid, most int, files bool, entry *log.Entry, serve func(*launch.Conn) error) (*door, error) {
-	f, err := os.Open(dir)
+	at, err := hostfs.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socketPath(f, socketFor)})
+	defer at.Close()
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socketPath(at, socketFor)})
 	if err != nil {
 		return nil, err
 	}
 	listener.SetUnlinkOnClose(false)
-	if err := ownSocket(dir, socketFor, uid, gid); err != nil {
+	if err := at.ChownSocket(socketFor, uid, gid); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	if !files {
@@ -84,19 +82,7 @@ func openDoor(dir string, uid, gid, most int, files bool, entry *log.Entry, serv
 
 // socketPath names a socket in an open directory: its path may be longer
 // than a socket's address can be (unix(7)).
-func socketPath(dir *os.File, name string) string {
-	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
-}
-
-// ownSocket gives a socket to the one user who may connect.
-func ownSocket(dir, name string, uid, gid int) error {
-	d, err := hostfs.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.ChownSocket(name, uid, gid)
-}
+func socketPath(dir *hostfs.Dir, name string) string { return dir.Path() + "/" + name }
 
 func (d *door) accept() {
 	// Connections that nobody has accepted may hold anything.

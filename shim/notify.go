@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/launch"
 )
 
@@ -66,16 +66,16 @@ type initWatch struct {
 // watchInit opens the socket in dir, which is for the user who pid 1 is (uid
 // and gid on the host). changed is called with each new state.
 func watchInit(dir, name string, uid, gid int, changed func(initState)) (*initWatch, error) {
-	f, err := os.Open(dir)
+	at, err := hostfs.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: socketPath(f, name)})
+	defer at.Close()
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: socketPath(at, name)})
 	if err != nil {
 		return nil, err
 	}
-	if err := ownSocket(dir, name, uid, gid); err != nil {
+	if err := at.ChownSocket(name, uid, gid); err != nil {
 		return nil, errors.Join(err, socket.Close())
 	}
 	launch.RefuseRights(socket)

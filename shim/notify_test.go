@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/hostfs"
 )
 
 // stateLimit is how long a test waits for what must come.
@@ -29,12 +31,12 @@ func startWatch(t *testing.T) (*initWatch, <-chan initState, *net.UnixConn) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket is %v, %v", info, err)
 	}
-	f, err := os.Open(dir)
+	at, err := hostfs.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	sender, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Net: "unixgram", Name: socketPath(f, "n")})
+	defer at.Close()
+	sender, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Net: "unixgram", Name: socketPath(at, "n")})
 	if err != nil {
 		t.Fatal(err)
 	}
