@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -16,6 +15,8 @@ import (
 
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/launch"
+
+	"containerd-shim-rich/stdio"
 )
 
 const (
@@ -40,7 +41,7 @@ type app struct {
 	onExit   string            // the option on-exit
 	shown    *latest[appState] // shows the state to the container
 	told     func(string)      // takes the init's state
-	stdio    *stdio
+	stdio    *stdio.Streams
 	isStop   func(syscall.Signal) bool
 	halt     func()       // asks the init for an orderly shutdown
 	kill     func() error // ends the init at once
@@ -85,7 +86,7 @@ const (
 // listen serves the launcher at a socket in dir, which is for the user who
 // the launcher is (uid and gid on the host).
 func (a *app) listen(dir string, uid, gid int) (err error) {
-	a.door, err = openDoor(dir, uid, gid, maxConns+a.components.len(), a.stdio.tty != nil, a.log, a.serve)
+	a.door, err = openDoor(dir, uid, gid, maxConns+a.components.len(), a.stdio.HasTerminal(), a.log, a.serve)
 	return err
 }
 
@@ -271,11 +272,11 @@ func (a *app) release() {
 
 func (a *app) follow(conn *launch.Conn) (*launch.Exited, error) {
 	a.shown.flush() // the CMD may look at it
-	if a.stdio.tty != nil {
+	if a.stdio.HasTerminal() {
 		conn.ExpectFiles(1)
 		defer conn.ExpectFiles(0)
 	}
-	files, closeFiles, err := a.stdio.handOver()
+	files, closeFiles, err := a.stdio.HandOver()
 	if err != nil {
 		return nil, err
 	}
@@ -330,12 +331,7 @@ func (a *app) takeTerminal(files []*os.File) error {
 	if len(files) != 1 {
 		return fmt.Errorf("terminal: %d descriptors", len(files))
 	}
-	f := files[0]
-	if !isTerminalMaster(int(f.Fd())) || a.stdio.tty == nil {
-		launch.Drop(f)
-		return errors.New("terminal: the descriptor is not the master of one that was asked for")
-	}
-	return a.stdio.tty.start(f)
+	return a.stdio.TakeTerminal(files[0])
 }
 
 // handed notes that the launcher has the CMD: it gets what has come before.

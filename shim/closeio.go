@@ -14,7 +14,7 @@ func (s *service) CloseIO(_ context.Context, r *task.CloseIORequest) (*emptypb.E
 		return nil, toRPC(err)
 	}
 	if streams := p.stdio(); r.Stdin && streams != nil {
-		streams.closeStdin()
+		streams.CloseStdin()
 	}
 	return empty, nil
 }

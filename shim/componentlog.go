@@ -371,39 +371,17 @@ type containerLog struct {
 	to   map[string]int // descriptors by stream
 }
 
-// newContainerLog opens the streams anew: the CMD's own writes wait for the
-// reader, those of a component must not.
-func newContainerLog(name string, io *stdio) (*containerLog, error) {
-	l := &containerLog{name: name, end: "\n", to: map[string]int{}}
-	streams := map[string]*os.File{"stdout": io.files[1], "stderr": io.files[2]}
-	if io.tty != nil {
-		l.end = "\r\n"
-		streams = map[string]*os.File{"stdout": io.tty.stdout, "stderr": io.tty.stdout}
-	}
-	for stream, f := range streams {
-		if f == nil {
-			continue
+// newContainerLog takes descriptors of the container's stdout and stderr that
+// do not wait for a reader, -1 for a stream that the engine does not want, and
+// how a line ends there.
+func newContainerLog(name string, fds [2]int, end string) *containerLog {
+	l := &containerLog{name: name, end: end, to: map[string]int{}}
+	for i, stream := range []string{"stdout", "stderr"} {
+		if fds[i] >= 0 {
+			l.to[stream] = fds[i]
 		}
-		fd, err := reopen(f)
-		if err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
-		l.to[stream] = fd
 	}
-	return l, nil
-}
-
-// reopen opens the file behind a descriptor for writes that do not wait.
-func reopen(f *os.File) (fd int, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	var openErr error
-	err = raw.Control(func(have uintptr) {
-		fd, openErr = unix.Open(fmt.Sprintf("/proc/self/fd/%d", have), unix.O_WRONLY|unix.O_APPEND|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	})
-	return fd, errors.Join(err, openErr)
+	return l
 }
 
 func (l *containerLog) writeLine(stream string, line []byte, _ bool) bool {

@@ -178,7 +178,11 @@ func (c *container) newComponents(uid, gid int) (_ *componentSet, err error) {
 		var to lineWriter
 		switch planned.Log {
 		case components.LogContainer:
-			to, err = newContainerLog(planned.Name, c.init.io)
+			var fds [2]int
+			var end string
+			if fds, end, err = c.init.io.Anew(); err == nil {
+				to = newContainerLog(planned.Name, fds, end)
+			}
 		case components.LogSyslog:
 			to = comp
 		default:
@@ -206,7 +210,7 @@ func (s *componentSet) commandIsInit(c *container) {
 	go func() {
 		defer s.watching.Done()
 		if reason := s.await(nil); reason != "" {
-			c.init.io.complain(errors.New(reason))
+			c.init.io.Complain(errors.New(reason))
 			c.halt()
 		}
 	}()
@@ -340,7 +344,7 @@ func (a *app) admit(conn *launch.Conn) (bool, error) {
 	a.stopping = true
 	a.mu.Unlock()
 	if first {
-		a.stdio.complain(errors.New(reason))
+		a.stdio.Complain(errors.New(reason))
 	}
 	err := conn.Send(launch.Refuse{Reason: reason})
 	a.halt()

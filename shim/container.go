@@ -23,6 +23,12 @@ import (
 
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/initmode"
+
+	"containerd-shim-rich/event"
+
+	"containerd-shim-rich/stdio"
+
+	"containerd-shim-rich/child"
 )
 
 // container is a task: pid 1, what is executed beside it, and what has to be
@@ -30,9 +36,9 @@ import (
 type container struct {
 	id       string
 	bundle   bundle
-	events   *events
-	children *children
-	loggers  *loggers
+	events   *event.Queue
+	children *child.Children
+	loggers  *stdio.Loggers
 	programs *programs
 	options  config.Options
 	plan     *initmode.Plan
@@ -43,12 +49,12 @@ type container struct {
 	log      *log.Entry
 
 	init    *process
-	pid1    procDir       // of init, for as long as there is a container
-	app     *app          // nil unless pid 1 is an init that uses the launcher
-	watch   *initWatch    // what it tells about its state; may be nil
-	console *consoleLog   // what pid 1 itself says, if it has a console of its own
-	metrics metricsSource // the container's cgroup
-	ooms    *oomWatch     // nil if the kernel refused it
+	pid1    child.Proc        // of init, for as long as there is a container
+	app     *app              // nil unless pid 1 is an init that uses the launcher
+	watch   *initWatch        // what it tells about its state; may be nil
+	console *stdio.ConsoleLog // what pid 1 itself says, if it has a console of its own
+	metrics metricsSource     // the container's cgroup
+	ooms    *oomWatch         // nil if the kernel refused it
 	// components run beside the CMD; nil if there are none.
 	components *componentSet
 	gone       chan struct{} // closed when pid 1 has been waited for
@@ -152,11 +158,11 @@ func (c *container) halt() {
 // after those of all its execs, and when every byte of its output is with
 // the reader.
 func (c *container) waitInit() {
-	state, err := c.children.wait(c.init.proc)
+	state, err := c.children.Wait(c.init.proc)
 	at := time.Now()
 	close(c.gone)
 	c.hooks.stop()
-	ws := waitStatus(state, err)
+	ws := child.StatusOf(state, err)
 
 	c.announce.Lock()
 	defer c.announce.Unlock()
@@ -177,19 +183,19 @@ func (c *container) waitInit() {
 	status := end.status()
 	c.log.WithField("status", status).WithField("init", fmt.Sprintf("%#x", uint32(ws))).Debug("container ended")
 	if end.service && end.app == nil && end.stop == 0 && !killed {
-		c.init.io.complain(errors.New("the init ended before it started the command"))
+		c.init.io.Complain(errors.New("the init ended before it started the command"))
 	}
 	// Whoever cleans up after a shim that is killed from here on knows it.
 	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")
 	}
 	c.afterInit(end, status, at)
-	c.init.io.finish(c.stuck())
+	c.init.io.Finish(c.stuck())
 	if c.ooms != nil {
 		c.ooms.stop()
 	}
 	c.init.exited(status, at)
-	c.events.add(&eventstypes.TaskExit{
+	c.events.Add(&eventstypes.TaskExit{
 		ContainerID: c.id,
 		ID:          c.id,
 		Pid:         uint32(c.init.pid),
@@ -236,9 +242,9 @@ func (c *container) stuck() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.killed {
-		return killedStuck
+		return stdio.KilledStuck
 	}
-	return drainStuck
+	return stdio.DrainStuck
 }
 
 // known is what is known about the container's end but for that of pid 1.
@@ -253,16 +259,6 @@ func (c *container) known(killed bool) ending {
 		e.app, e.own, e.stop, e.reboot, e.halted = c.app.result, c.app.own, c.app.stop, c.app.reboot, c.app.halted
 	}
 	return e
-}
-
-// waitStatus is how a process ended. A wait that failed, which only a foreign
-// reaper could cause, counts as killed.
-func waitStatus(state *os.ProcessState, err error) syscall.WaitStatus {
-	if state != nil {
-		return state.Sys().(syscall.WaitStatus)
-	}
-	log.L.WithError(err).Error("wait for process")
-	return syscall.WaitStatus(unix.SIGKILL)
 }
 
 // destroy removes a container whose processes are gone.

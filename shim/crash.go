@@ -19,7 +19,7 @@ const serviceEvent = "service:"
 // crashed tells by an event, at once, that a service of the container has
 // crashed. It is the event of any process of a container that is not pid 1.
 func (c *container) crashed(service string, status uint32) {
-	c.events.addMinor(c.id, &eventstypes.TaskExit{
+	c.events.AddMinor(c.id, &eventstypes.TaskExit{
 		ContainerID: c.id,
 		ID:          serviceEvent + service,
 		ExitStatus:  status,

@@ -28,6 +28,10 @@ import (
 	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/initmode"
 	"containerd-shim-rich/oci"
+
+	"containerd-shim-rich/stdio"
+
+	"containerd-shim-rich/child"
 )
 
 // Create makes a container whose pid 1 waits for Start.
@@ -45,7 +49,7 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		s.drop(r.ID)
 		return nil, toRPC(err)
 	}
-	s.events.add(&eventstypes.TaskCreate{
+	s.events.Add(&eventstypes.TaskCreate{
 		ContainerID: r.ID,
 		Bundle:      r.Bundle,
 		Rootfs:      r.Rootfs,
@@ -225,7 +229,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err != nil {
 		return err
 	}
-	limits, err := inheritedLimits()
+	limits, err := child.InheritedLimits()
 	if err != nil {
 		return err
 	}
@@ -400,11 +404,11 @@ func (c *container) revertContainer() error {
 			if err := c.killAll(); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
 				errs = append(errs, err)
 			}
-			_, _ = c.children.wait(c.init.proc) // it may never have existed
+			_, _ = c.children.Wait(c.init.proc) // it may never have existed
 			close(c.gone)
 		}
 		if c.init.io != nil {
-			c.init.io.close()
+			c.init.io.Close()
 		}
 	}
 	if c.console != nil {
@@ -423,13 +427,13 @@ func (c *container) revertContainer() error {
 
 // startInit starts pid 1 up to the point where it waits for Start.
 func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, namespace string) error {
-	proc, err := newLibcontainerProcess(c.spec.Process)
+	proc, err := child.NewProcess(c.spec.Process)
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
 	proc.Init = true
 	c.init = &process{
-		streams: streams{r.Stdin, r.Stdout, r.Stderr, r.Terminal},
+		streams: stdio.Names{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
 		spec:    c.spec.Process,
 		proc:    proc,
 		done:    make(chan struct{}),
@@ -446,7 +450,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 			return err
 		}
 	}
-	if err := c.init.open(ctx, loggerInfo{r.ID, namespace, c.loggers}, streamUID, streamGID); err != nil {
+	if err := c.init.open(ctx, stdio.Owner{ID: r.ID, Namespace: namespace, Loggers: c.loggers}, streamUID, streamGID); err != nil {
 		return err
 	}
 	if c.components, err = c.newComponents(uid, gid); err != nil {
@@ -472,7 +476,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if err != nil {
 		return err
 	}
-	if c.pid1, err = openProc(pid); err != nil {
+	if c.pid1, err = child.OpenProc(pid); err != nil {
 		return err
 	}
 	c.init.started(pid, tasktypes.Status_CREATED)
@@ -488,7 +492,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	if c.metrics, err = c.newMetrics(pid); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
-	if c.ooms, err = watchOOM(pid, c.made.Cgroups, func() { c.events.addMinor(c.id, &eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
+	if c.ooms, err = watchOOM(pid, c.made.Cgroups, func() { c.events.AddMinor(c.id, &eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
 		c.log.WithError(err).Warn("there will be no OOM events")
 	}
 	if own := c.made.Cgroups[""]; own != "" && c.fence == nil {
@@ -558,20 +562,20 @@ func (c *container) ownFiles() error {
 // startWithConsole starts an init that runs the CMD as a service: the task's
 // streams are the CMD's, and what the init says goes to a log.
 func (c *container) startWithConsole(ctx context.Context) error {
-	console, err := newConsoleSocket()
+	console, err := stdio.NewConsoleSocket()
 	if err != nil {
 		return err
 	}
-	defer console.close()
-	c.init.proc.ConsoleSocket = console.theirs
-	if err := c.children.start(ctx, c.lc, c.init.proc); err != nil {
+	defer console.Close()
+	c.init.proc.ConsoleSocket = console.Theirs
+	if err := c.children.Start(ctx, c.lc, c.init.proc); err != nil {
 		return err
 	}
-	master, err := console.receive()
+	master, err := console.Receive()
 	if err != nil {
 		return err
 	}
-	initLog, err := logConsole(master, c.bundle.path(initLogFile), &spotter{text: []byte(c.plan.RebootMessage), found: c.app.rebooting})
+	initLog, err := stdio.LogConsole(master, c.bundle.path(initLogFile), &stdio.Spotter{Text: []byte(c.plan.RebootMessage), Found: c.app.rebooting})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/protobuf"
 	"github.com/opencontainers/runc/libcontainer"
+
+	"containerd-shim-rich/stdio"
 )
 
 // Delete removes an ended exec, or a container that has ended or was never
@@ -46,7 +48,7 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 	}
 	s.drop(r.ID)
 	response := p.deleted()
-	s.events.add(&eventstypes.TaskDelete{
+	s.events.Add(&eventstypes.TaskDelete{
 		ContainerID: c.id,
 		Pid:         response.Pid,
 		ExitStatus:  response.ExitStatus,
@@ -66,8 +68,8 @@ func (c *container) deleteExec(ctx context.Context, p *process) error {
 		return err
 	}
 	if io := p.stdio(); io != nil {
-		io.await(execDrain)
-		io.close()
+		io.Await(stdio.ExecDrain)
+		io.Close()
 	}
 	c.mu.Lock()
 	delete(c.execs, p.id)

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"containerd-shim-rich/stdio"
 )
 
 // Exec adds a process that Start will start.
@@ -48,7 +50,7 @@ func (c *container) addExec(r *task.ExecProcessRequest) error {
 	}
 	p := &process{
 		id:      r.ExecID,
-		streams: streams{r.Stdin, r.Stdout, r.Stderr, r.Terminal},
+		streams: stdio.Names{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
 		spec:    spec,
 		state:   tasktypes.Status_CREATED,
 		done:    make(chan struct{}),
@@ -56,7 +58,7 @@ func (c *container) addExec(r *task.ExecProcessRequest) error {
 	p.verb = make(chan struct{}, 1)
 	p.given, p.giveUp = context.WithCancelCause(context.Background())
 	c.execs[r.ExecID] = p
-	c.events.add(&eventstypes.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})
+	c.events.Add(&eventstypes.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"containerd-shim-rich/child"
 )
 
 // The files that a later program reads tell their version, and one that is
@@ -70,7 +72,7 @@ func TestT5RemainsOfNewer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exit, err := remains(string(b), newChildren())
+	exit, err := remains(string(b), child.New())
 	if !errors.Is(err, errNewer) {
 		t.Errorf("error %v", err)
 	}

@@ -36,7 +36,7 @@ func (a *app) refuseVersion(conn *launch.Conn, hello launch.Hello) error {
 		return err
 	}
 	a.mismatched()
-	a.stdio.complain(err)
+	a.stdio.Complain(err)
 	return errors.Join(err, a.kill())
 }
 

@@ -18,6 +18,8 @@ import (
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/hooks"
 	"containerd-shim-rich/oci"
+
+	"containerd-shim-rich/child"
 )
 
 const (
@@ -105,7 +107,7 @@ func (a alone) container(hook config.Hook) (*libcontainer.Container, *libcontain
 		return nil, nil, err
 	}
 	cfg.Rootfs = a.rootfs
-	proc, err := newLibcontainerProcess(spec.Process)
+	proc, err := child.NewProcess(spec.Process)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -147,17 +149,17 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 	}()
 	var fault error
 	end = a.runBounded(ctx, hook.Timeout, proc, func(ctx context.Context) error {
-		if err := a.children.start(ctx, lc, proc); err != nil {
+		if err := a.children.Start(ctx, lc, proc); err != nil {
 			return err
 		}
-		if process, err := procOf(proc); err == nil {
+		if process, err := child.ProcOf(proc); err == nil {
 			fault = inspectProgram(process, hook.Path)
 			process.Close()
 		}
 		err := lc.Exec()
 		if err != nil {
 			err = errors.Join(err, proc.Signal(unix.SIGKILL))
-			_, _ = a.children.wait(proc) // its status says only that it was killed
+			_, _ = a.children.Wait(proc) // its status says only that it was killed
 		}
 		return err
 	})
@@ -167,7 +169,7 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 // orphanHooks runs the poststop hooks that a shim which is gone has left, and
 // notes for those of the host how the CMD ended. The container is gone as
 // well. began is when the clean-up did.
-func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time, children *children) error {
+func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time, children *child.Children) error {
 	h := &hookSet{id: id, bundle: b, children: children, log: log.L.WithField("container", id)}
 	unread := b.load(hooksFile, &h.record)
 	if errors.Is(unread, os.ErrNotExist) {

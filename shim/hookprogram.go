@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/hooks"
+
+	"containerd-shim-rich/child"
 )
 
 // inspectTimeout bounds the look at a program: the file system that holds it
@@ -18,10 +20,10 @@ const inspectTimeout = 2 * time.Second
 
 // inspectProgram says why the kernel cannot execute a program of a container,
 // as a process of it sees its files; nil if no reason is found.
-func inspectProgram(process procDir, path string) error {
+func inspectProgram(process child.Proc, path string) error {
 	found := make(chan error, 1)
 	go func() {
-		root, err := process.open("root", unix.O_PATH|unix.O_DIRECTORY)
+		root, err := process.Open("root", unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			found <- nil // the process is gone
 			return

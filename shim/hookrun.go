@@ -12,6 +12,10 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/stdio"
+
+	"containerd-shim-rich/child"
 )
 
 // maxDrain bounds what is still read after a hook's end, in bytes: what it
@@ -27,11 +31,11 @@ type pipeTail struct {
 }
 
 func newPipeTail() (*pipeTail, error) {
-	r, w, err := blockingPipe()
+	r, w, err := stdio.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	reader, err := pollable(r)
+	reader, err := stdio.Pollable(r)
 	if err != nil {
 		return nil, errors.Join(err, r.Close(), w.Close())
 	}
@@ -130,7 +134,7 @@ func (h *hookSet) runBounded(ctx context.Context, timeout time.Duration, proc *l
 
 // hookProcess is the process of a hook from its start to its end.
 type hookProcess struct {
-	children *children
+	children *child.Children
 	proc     *libcontainer.Process
 	started  chan error
 	ended    chan syscall.WaitStatus
@@ -158,14 +162,14 @@ func (p *hookProcess) begin(ctx context.Context, start func(context.Context) err
 	if ctx.Err() != nil {
 		p.kill() // its timeout was over before it was there
 	}
-	ended := awaitEnd(pid)
+	ended := child.AwaitEnd(pid)
 	p.mu.Lock()
 	if ended {
 		p.pid = 0 // and nobody else's yet
 	}
 	p.mu.Unlock()
-	state, err := p.children.wait(p.proc)
-	p.ended <- waitStatus(state, err)
+	state, err := p.children.Wait(p.proc)
+	p.ended <- child.StatusOf(state, err)
 }
 
 // kill kills the process. One that is still being started is killed by who

@@ -18,6 +18,8 @@ import (
 	"containerd-shim-rich/hooks"
 	"containerd-shim-rich/initmode"
 	"containerd-shim-rich/launch"
+
+	"containerd-shim-rich/child"
 )
 
 // notExecuted is how libcontainer's process ends that could not become the
@@ -57,7 +59,7 @@ var errStopped = errors.New("the container is stopping")
 type hookSet struct {
 	id       string
 	bundle   bundle
-	children *children
+	children *child.Children
 	log      *log.Entry
 	spec     *specs.Spec // as the bundle's maker wrote it
 
@@ -214,7 +216,7 @@ func (c *container) prestartService() error {
 	c.app.stopping = true
 	c.app.mu.Unlock()
 	if first {
-		c.init.io.complain(err)
+		c.init.io.Complain(err)
 	}
 	c.app.halt()
 	return err
@@ -236,12 +238,12 @@ func (c *container) prestartPid1() error {
 
 // runInside runs a hook in the running container.
 func (c *container) runInside(ctx context.Context, hook config.Hook, option string) (started bool, err error) {
-	proc, err := newLibcontainerProcess(c.hooks.process(hook, option))
+	proc, err := child.NewProcess(c.hooks.process(hook, option))
 	if err != nil {
 		return false, err
 	}
 	end := c.hooks.runBounded(ctx, hook.Timeout, proc, func(ctx context.Context) error {
-		return c.startInside(ctx, proc, func(lc *libcontainer.Container) error { return c.children.start(ctx, lc, proc) })
+		return c.startInside(ctx, proc, func(lc *libcontainer.Container) error { return c.children.Start(ctx, lc, proc) })
 	})
 	return end.started, c.hooks.report(hook, option, end, func() error { return inspectProgram(c.pid1, hook.Path) })
 }
@@ -328,7 +330,7 @@ func (h *hookSet) begin(ctx context.Context, ending hooks.Ending) (hook config.H
 
 // leaving reports whether pid 1 is gone or about to be.
 func (c *container) leaving() bool {
-	return !c.pid1.hasFiles()
+	return !c.pid1.HasFiles()
 }
 
 func never() bool { return false }

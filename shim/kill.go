@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"containerd-shim-rich/config"
+
+	"containerd-shim-rich/child"
 )
 
 // maxForwarded is the highest signal that dumb-init passes on.
@@ -113,8 +115,8 @@ const (
 // ended by a signal that it does not handle, and its child inherits handlers
 // that do nothing, until it executes the CMD.
 func (c *container) killDumbInit(sig syscall.Signal) error {
-	child, err := c.child()
-	for deadline := time.Now().Add(childWait); err != nil && time.Now().Before(deadline); child, err = c.child() {
+	command, err := c.child()
+	for deadline := time.Now().Add(childWait); err != nil && time.Now().Before(deadline); command, err = c.child() {
 		select {
 		case <-c.gone:
 			return libcontainer.ErrNotRunning
@@ -122,42 +124,42 @@ func (c *container) killDumbInit(sig syscall.Signal) error {
 		}
 	}
 	if err == nil {
-		defer child.Close()
+		defer command.Close()
 	}
 	if sig > maxForwarded && err == nil {
-		return child.signal(sig)
+		return command.Signal(sig)
 	}
 	return c.init.proc.Signal(sig)
 }
 
 // child returns the process that dumb-init has started, once it is the CMD.
 // Before it executes that, it makes itself the leader of a process group.
-func (c *container) child() (procDir, error) {
-	data, err := c.pid1.read(fmt.Sprintf("task/%d/children", c.init.pid))
+func (c *container) child() (child.Proc, error) {
+	data, err := c.pid1.Read(fmt.Sprintf("task/%d/children", c.init.pid))
 	if err != nil {
-		return procDir{}, err
+		return child.Proc{}, err
 	}
 	// The first child is the CMD; later ones are orphans that came to pid 1.
 	first, _, _ := strings.Cut(string(data), " ")
 	pid, err := strconv.Atoi(first)
 	if err != nil {
-		return procDir{}, fmt.Errorf("dumb-init has no child: %w", err)
+		return child.Proc{}, fmt.Errorf("dumb-init has no child: %w", err)
 	}
-	child, err := openProc(pid)
+	command, err := child.OpenProc(pid)
 	if err != nil {
-		return procDir{}, err
+		return child.Proc{}, err
 	}
 	// Between the list and here the number may have become another's. As long
 	// as pid 1 has not been waited for, only its own children have it for a
 	// parent.
-	switch s, ok := child.stat(); {
-	case !ok || s.parent != c.init.pid || c.pid1.waitedFor():
+	switch s, ok := command.Stat(); {
+	case !ok || s.Parent != c.init.pid || c.pid1.WaitedFor():
 		err = fmt.Errorf("process %d is no child of dumb-init any more", pid)
-	case s.flags&flagForkNoExec != 0:
+	case s.Flags&child.FlagForkNoExec != 0:
 		err = fmt.Errorf("process %d has not executed the command yet", pid)
 	}
 	if err != nil {
-		child.Close()
+		command.Close()
 	}
-	return child, err
+	return command, err
 }

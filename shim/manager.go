@@ -23,6 +23,8 @@ import (
 
 	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/oci"
+
+	"containerd-shim-rich/child"
 )
 
 // groupAnnotations name the annotations whose value lets containers share a
@@ -169,7 +171,7 @@ func (*manager) Stop(ctx context.Context, id string) (containerd.StopStatus, err
 	}
 	// The working directory is the bundle of the shim's first container.
 	bundle := filepath.Join(filepath.Dir(cwd), id)
-	exit, err := remains(bundle, newChildren())
+	exit, err := remains(bundle, child.New())
 	if err := errors.Join(err, removeSockets(filepath.Join(bundle, addressFile), id)); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("clean up after the shim")
 	}

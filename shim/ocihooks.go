@@ -20,6 +20,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/utils"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/child"
 )
 
 const (
@@ -110,7 +112,7 @@ func throughShim(phase configs.HookName, i int, h specs.Hook) *configs.Command {
 	if len(env) == 0 {
 		// Never left to libcontainer: a createContainer hook, which is a
 		// program of the host, would get the container's environment.
-		env = hostEnviron()
+		env = child.HostEnviron()
 	}
 	args := []string{os.Args[0], hookCommand, hookLabel(phase, i, h.Path), timeoutOf(h).String(), h.Path}
 	return &configs.Command{Path: "/proc/self/exe", Args: append(args, hookArgs(h)...), Env: env}

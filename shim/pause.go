@@ -18,7 +18,7 @@ func (s *service) Pause(_ context.Context, r *task.PauseRequest) (*emptypb.Empty
 	if err := c.freeze("pause", true, c.lc.Pause); err != nil {
 		return nil, toRPC(err)
 	}
-	c.events.add(&eventstypes.TaskPaused{ContainerID: c.id})
+	c.events.Add(&eventstypes.TaskPaused{ContainerID: c.id})
 	return empty, nil
 }
 
@@ -31,7 +31,7 @@ func (s *service) Resume(_ context.Context, r *task.ResumeRequest) (*emptypb.Emp
 	if err := c.freeze("resume", false, c.lc.Resume); err != nil {
 		return nil, toRPC(err)
 	}
-	c.events.add(&eventstypes.TaskResumed{ContainerID: c.id})
+	c.events.Add(&eventstypes.TaskResumed{ContainerID: c.id})
 	return empty, nil
 }
 

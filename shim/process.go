@@ -5,25 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"strconv"
 	"sync"
 	"time"
 
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runc/libcontainer"
-	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/sirupsen/logrus"
 
-	"containerd-shim-rich/initmode"
+	"containerd-shim-rich/stdio"
+
+	"containerd-shim-rich/child"
 )
 
 // process is pid 1 of a container, or what is executed beside it.
 type process struct {
 	id      string // empty for pid 1
-	streams streams
+	streams stdio.Names
 	spec    *specs.Process
 	proc    *libcontainer.Process
 	done    chan struct{} // closed when the end has been announced
@@ -36,8 +34,8 @@ type process struct {
 	giveUp context.CancelCauseFunc
 
 	mu     sync.Mutex
-	io     *stdio  // nil until the process is being started
-	size   winsize // what its terminal is to have then
+	io     *stdio.Streams // nil until the process is being started
+	size   winsize        // what its terminal is to have then
 	state  tasktypes.Status
 	pid    int
 	status uint32
@@ -46,22 +44,21 @@ type process struct {
 
 // open connects the streams of a process that is about to be started by the
 // root of a container, which on the host is uid and gid.
-func (p *process) open(ctx context.Context, info loggerInfo, uid, gid int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("not within %v: %w", openLimit, context.DeadlineExceeded))
-	defer cancel()
+func (p *process) open(ctx context.Context, info stdio.Owner, uid, gid int) error {
 	// What an exec leaves behind must not keep the client of the exec.
-	io, err := openStdio(ctx, p.streams, info, p.id != "")
+	io, err := stdio.Open(ctx, p.streams, info, p.id != "")
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	p.io = io
-	if io.tty != nil {
-		io.tty.rows, io.tty.cols = p.size.rows, p.size.cols
-	}
+	err = io.Resize(p.size.rows, p.size.cols)
 	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if uid != 0 || gid != 0 {
-		return io.chown(uid, gid)
+		return io.Chown(uid, gid)
 	}
 	return nil
 }
@@ -94,7 +91,7 @@ func (p *process) take(ctx context.Context, ends bool) error {
 func (p *process) leave() { <-p.verb }
 
 // stdio returns the streams, or nil if the process has never been started.
-func (p *process) stdio() *stdio {
+func (p *process) stdio() *stdio.Streams {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.io
@@ -145,47 +142,6 @@ func (p *process) need(verb string, states ...tasktypes.Status) error {
 	return fmt.Errorf("cannot %s: the process is %s: %w", verb, now, class)
 }
 
-// newLibcontainerProcess translates a process of the runtime-spec.
-func newLibcontainerProcess(spec *specs.Process) (*libcontainer.Process, error) {
-	p := &libcontainer.Process{
-		Args:            spec.Args,
-		Env:             spec.Env,
-		UID:             int(spec.User.UID),
-		GID:             int(spec.User.GID),
-		Cwd:             spec.Cwd,
-		Label:           spec.SelinuxLabel,
-		NoNewPrivileges: &spec.NoNewPrivileges,
-		AppArmorProfile: spec.ApparmorProfile,
-		Scheduler:       spec.Scheduler,
-		IOPriority:      spec.IOPriority,
-		LogLevel:        strconv.Itoa(int(logrus.GetLevel())),
-	}
-	if size := spec.ConsoleSize; size != nil {
-		p.ConsoleWidth = uint16(min(size.Width, math.MaxUint16))
-		p.ConsoleHeight = uint16(min(size.Height, math.MaxUint16))
-	}
-	if c := spec.Capabilities; c != nil {
-		p.Capabilities = &configs.Capabilities{
-			Bounding: c.Bounding, Effective: c.Effective, Permitted: c.Permitted,
-			Inheritable: c.Inheritable, Ambient: c.Ambient,
-		}
-	}
-	for _, gid := range spec.User.AdditionalGids {
-		p.AdditionalGroups = append(p.AdditionalGroups, int(gid))
-	}
-	for _, l := range spec.Rlimits {
-		resource, err := initmode.RlimitResource(l.Type)
-		if err != nil {
-			return nil, err
-		}
-		p.Rlimits = append(p.Rlimits, configs.Rlimit{Type: resource, Soft: l.Soft, Hard: l.Hard})
-	}
-	p.Rlimits = withMemlock(p.Rlimits)
-	var err error
-	p.CPUAffinity, err = configs.ConvertCPUAffinity(spec.ExecCPUAffinity)
-	return p, err
-}
-
 // checkProcess rejects what libcontainer takes but cannot run.
 func checkProcess(p *specs.Process) error {
 	switch {
@@ -200,43 +156,48 @@ func checkProcess(p *specs.Process) error {
 }
 
 // run starts a process within a container with its streams.
-func (p *process) run(ctx context.Context, children *children, lc *libcontainer.Container) (err error) {
-	var console *consoleSocket
-	if p.io.tty != nil {
-		if console, err = newConsoleSocket(); err != nil {
+func (p *process) run(ctx context.Context, children *child.Children, lc *libcontainer.Container) (err error) {
+	var console *stdio.ConsoleSocket
+	if p.io.HasTerminal() {
+		if console, err = stdio.NewConsoleSocket(); err != nil {
 			return err
 		}
-		defer console.close()
-		p.proc.ConsoleSocket = console.theirs
-		p.io.tty.announce(p.proc)
+		defer console.Close()
+		p.proc.ConsoleSocket = console.Theirs
+		// libcontainer makes the terminal with the size that is kept: set after
+		// the start, it would come too late for what looks at it once.
+		if rows, cols := p.io.Size(); rows != 0 || cols != 0 {
+			p.proc.ConsoleHeight, p.proc.ConsoleWidth = rows, cols
+		}
 	} else {
 		p.connect()
 	}
-	if err := children.start(ctx, lc, p.proc); err != nil {
+	if err := children.Start(ctx, lc, p.proc); err != nil {
 		return err
 	}
 	if console != nil {
-		master, err := console.receive()
+		master, err := console.Receive()
 		if err != nil {
 			return err
 		}
-		return p.io.tty.start(master)
+		return p.io.StartTerminal(master)
 	}
-	p.io.release()
+	p.io.Release()
 	return nil
 }
 
 // connect gives the process its ends. An interface that holds a nil file is
 // not nil, and exec.Cmd would not open /dev/null for it.
 func (p *process) connect() {
-	if f := p.io.files[0]; f != nil {
+	files := p.io.Ends()
+	if f := files[0]; f != nil {
 		p.proc.Stdin = f
 	}
 	for _, s := range []struct {
 		to *io.Writer
 		n  int
 	}{{&p.proc.Stdout, 1}, {&p.proc.Stderr, 2}} {
-		if f := p.io.files[s.n]; f != nil {
+		if f := files[s.n]; f != nil {
 			*s.to = f
 		}
 	}

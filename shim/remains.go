@@ -12,6 +12,8 @@ import (
 
 	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/oci"
+
+	"containerd-shim-rich/child"
 )
 
 // containerd ends the call that cleans up after a shim when it takes longer
@@ -27,7 +29,7 @@ const (
 // remains ends and removes what is left of a container whose shim is gone,
 // and returns how it ended. It does nothing where nothing is left. children
 // are those of this process.
-func remains(path string, children *children) (exitRecord, error) {
+func remains(path string, children *child.Children) (exitRecord, error) {
 	b, id, began := bundle(path), filepath.Base(path), time.Now()
 	exit := exitRecord{Status: statusKilled, At: began}
 	m, err := b.facts(id)
@@ -89,7 +91,7 @@ func destroy(c *libcontainer.Container) error {
 	if err != nil {
 		return err
 	}
-	wait, err := killInit(state)
+	wait, err := child.Kill(state, killWait)
 	if err != nil {
 		return fmt.Errorf("kill: %w", err)
 	}

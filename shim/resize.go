@@ -6,7 +6,6 @@ import (
 	"math"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/opencontainers/runc/libcontainer"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -33,18 +32,8 @@ func (p *process) resize(to winsize) error {
 		p.size = to
 	}
 	p.mu.Unlock()
-	if streams == nil || streams.tty == nil {
+	if streams == nil {
 		return nil
 	}
-	return streams.tty.resize(to.rows, to.cols)
-}
-
-// announce has libcontainer make a process's terminal with the size that is
-// kept: set after the start, it would come too late for what looks at it once.
-func (t *terminal) announce(p *libcontainer.Process) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.rows != 0 || t.cols != 0 {
-		p.ConsoleHeight, p.ConsoleWidth = t.rows, t.cols
-	}
+	return streams.Resize(to.rows, to.cols)
 }

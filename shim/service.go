@@ -15,6 +15,12 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"containerd-shim-rich/event"
+
+	"containerd-shim-rich/stdio"
+
+	"containerd-shim-rich/child"
 )
 
 var empty = &emptypb.Empty{}
@@ -22,9 +28,9 @@ var empty = &emptypb.Empty{}
 // service is containerd's task service, version 3. Each verb has a file.
 type service struct {
 	namespace string
-	events    *events
-	children  *children
-	loggers   *loggers
+	events    *event.Queue
+	children  *child.Children
+	loggers   *stdio.Loggers
 	programs  *programs
 	shutdown  shutdown.Service
 	rest      rest
@@ -50,13 +56,13 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 	if err != nil {
 		return nil, err
 	}
-	ev, err := newEvents(namespace, address)
+	ev, err := event.NewQueue(namespace, address)
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd's events: %w", err)
 	}
-	sd.RegisterCallback(ev.close)
-	logs := newLoggers()
-	sd.RegisterCallback(logs.end)
+	sd.RegisterCallback(ev.Close)
+	logs := stdio.NewLoggers(child.HostEnviron())
+	sd.RegisterCallback(logs.End)
 	// Not left to the library: that does it when the last event is delivered,
 	// and by the bundle, which containerd may have removed by then.
 	serves, err := containerd.ReadAddress(addressFile)
@@ -74,7 +80,7 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 	if err := os.Chdir("/"); err != nil {
 		return nil, err
 	}
-	if err := os.Setenv("GOMAXPROCS", initProcessors); err != nil {
+	if err := os.Setenv("GOMAXPROCS", child.InitProcessors); err != nil {
 		return nil, err
 	}
 	debug.SetGCPercent(collectAt)
@@ -85,7 +91,7 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 	return &service{
 		namespace:  namespace,
 		events:     ev,
-		children:   newChildren(),
+		children:   child.New(),
 		loggers:    logs,
 		programs:   pinned,
 		shutdown:   sd,

@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/launch"
+
+	"containerd-shim-rich/stdio"
+
+	"containerd-shim-rich/child"
 )
 
 // Start lets pid 1 of a created container go on, or starts an exec.
@@ -55,7 +59,7 @@ func (c *container) start(ctx context.Context) error {
 	}
 	c.init.started(c.init.pid, tasktypes.Status_RUNNING)
 	c.components.commandIsInit(c)
-	c.events.add(&eventstypes.TaskStart{ContainerID: c.id, Pid: uint32(c.init.pid)})
+	c.events.Add(&eventstypes.TaskStart{ContainerID: c.id, Pid: uint32(c.init.pid)})
 	return nil
 }
 
@@ -94,14 +98,14 @@ func (c *container) startExec(ctx context.Context, p *process, namespace string)
 		p.never()
 		return err
 	}
-	c.events.add(&eventstypes.TaskExecStarted{ContainerID: c.id, ExecID: p.id, Pid: uint32(p.pid)})
+	c.events.Add(&eventstypes.TaskExecStarted{ContainerID: c.id, ExecID: p.id, Pid: uint32(p.pid)})
 	// Only now: its end must be announced after its start.
 	go c.waitExec(p)
 	return nil
 }
 
 func (c *container) runExec(ctx context.Context, p *process, namespace string) (err error) {
-	if p.proc, err = newLibcontainerProcess(p.spec); err != nil {
+	if p.proc, err = child.NewProcess(p.spec); err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
 	uid, gid, err := c.hostRoot()
@@ -110,10 +114,10 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 	}
 	defer func() {
 		if streams := p.stdio(); err != nil && streams != nil {
-			streams.close()
+			streams.Close()
 		}
 	}()
-	if err := p.open(ctx, loggerInfo{c.id, namespace, c.loggers}, uid, gid); err != nil {
+	if err := p.open(ctx, stdio.Owner{ID: c.id, Namespace: namespace, Loggers: c.loggers}, uid, gid); err != nil {
 		return err
 	}
 	if err := c.runBeside(ctx, p); err != nil {
@@ -135,7 +139,7 @@ func (c *container) runBeside(ctx context.Context, p *process) error {
 		}
 		return p.run(ctx, c.children, lc)
 	}); err != nil {
-		if c.halted.Load() || c.pid1.exiting() {
+		if c.halted.Load() || c.pid1.Exiting() {
 			// The init kills what it finds, and after its end the kernel
 			// does. libcontainer only knows that the process went away.
 			err = withClass(err, errdefs.ErrFailedPrecondition)
@@ -143,7 +147,7 @@ func (c *container) runBeside(ctx context.Context, p *process) error {
 		if _, pidErr := p.proc.Pid(); pidErr == nil {
 			// It may run, but without a terminal it is of no use.
 			_ = p.proc.Signal(unix.SIGKILL)
-			_, _ = c.children.wait(p.proc)
+			_, _ = c.children.Wait(p.proc)
 		}
 		return err
 	}
@@ -155,7 +159,7 @@ func (c *container) runBeside(ctx context.Context, p *process) error {
 func (c *container) inCgroup(p *libcontainer.Process, start func() error) error {
 	c.fence.place(p, c.init.pid)
 	err := start()
-	if err := c.fence.clear(c.init.pid); err != nil && !c.pid1.exiting() {
+	if err := c.fence.clear(c.init.pid); err != nil && !c.pid1.Exiting() {
 		c.log.WithError(err).Warn("move processes to the init's cgroup")
 	}
 	return err
@@ -164,12 +168,12 @@ func (c *container) inCgroup(p *libcontainer.Process, start func() error) error 
 // waitExec follows an exec to its end and announces it.
 func (c *container) waitExec(p *process) {
 	defer c.running.Done()
-	state, err := c.children.wait(p.proc)
+	state, err := c.children.Wait(p.proc)
 	at := time.Now()
-	status := launch.ExitStatus(waitStatus(state, err))
-	p.io.leave(c.stuck())
+	status := launch.ExitStatus(child.StatusOf(state, err))
+	p.io.Leave(c.stuck())
 	p.exited(status, at)
-	c.events.add(&eventstypes.TaskExit{
+	c.events.Add(&eventstypes.TaskExit{
 		ContainerID: c.id,
 		ID:          p.id,
 		Pid:         uint32(p.pid),

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"context"
@@ -40,8 +40,7 @@ func TestLoggerNeverReady(t *testing.T) {
 				ctx, cancel := c.ctx()
 				defer cancel()
 				began := time.Now()
-				p := &process{streams: streams{stdout: scheme + "://" + program}}
-				err := p.open(ctx, loggerInfo{id: "id", namespace: "ns", all: newLoggers()}, 0, 0)
+				_, err := Open(ctx, Names{Stdout: scheme + "://" + program}, Owner{ID: "id", Namespace: "ns", Loggers: NewLoggers(os.Environ())}, false)
 				if err == nil || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), program) {
 					t.Errorf("got %v, want that it says %q", err, c.word)
 				}

@@ -1,4 +1,4 @@
-package shim
+package child
 
 import (
 	"context"
@@ -12,8 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/containerd/log"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 )
@@ -29,21 +31,24 @@ const (
 	stageName = "runc:["
 )
 
-// children starts the processes of all containers, and waits for them.
+// Children starts the processes of all containers, and waits for them.
 //
 // A start that fails in the middle leaves children behind that libcontainer,
 // made for a program that then ends, does not wait for. In the pid namespace
 // of a container that is not only untidy: its pid 1 cannot end before the
 // last of them has been waited for (pid_namespaces(7)).
-type children struct {
+type Children struct {
 	failed chan struct{} // has an item after a failed start
 
 	mu    sync.Mutex
 	owned map[int]*libcontainer.Process
+	// raisers counts the starts during which the limit of locked memory must
+	// not be lowered.
+	raisers int
 }
 
-func newChildren() *children {
-	c := &children{failed: make(chan struct{}, 1), owned: map[int]*libcontainer.Process{}}
+func New() *Children {
+	c := &Children{failed: make(chan struct{}, 1), owned: map[int]*libcontainer.Process{}}
 	go func() {
 		for range c.failed {
 			c.reap()
@@ -52,11 +57,11 @@ func newChildren() *children {
 	return c
 }
 
-// start starts a process that will be waited for by wait. What has been
+// Start starts a process that will be waited for by wait. What has been
 // started of it when ctx ends is killed: nothing else bounds a start that the
 // container, a file system or the kernel holds up. (One with a CPU affinity of
 // its own is made by another thread, and not killed.)
-func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *libcontainer.Process) error {
+func (c *Children) Start(ctx context.Context, lc *libcontainer.Container, p *libcontainer.Process) error {
 	// The kernel lists the children of each thread apart, so those of this
 	// start are among this thread's.
 	runtime.LockOSThread()
@@ -69,7 +74,7 @@ func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *lib
 	})
 	lower := func() {}
 	if p.Init {
-		lower = keepMemlock()
+		lower = c.keepMemlock()
 	}
 	err := lc.Start(p)
 	lower()
@@ -101,7 +106,7 @@ func (c *children) start(ctx context.Context, lc *libcontainer.Container, p *lib
 
 // abort kills what a start has come to that is going on in a thread with this
 // list of children.
-func (c *children) abort(list string, over <-chan struct{}) {
+func (c *Children) abort(list string, over <-chan struct{}) {
 	for {
 		c.killStrays(list)
 		select {
@@ -113,25 +118,25 @@ func (c *children) abort(list string, over <-chan struct{}) {
 }
 
 // killStrays kills those of one thread.
-func (c *children) killStrays(list string) {
+func (c *Children) killStrays(list string) {
 	for _, pid := range childrenOf(list) {
-		process, err := openProc(pid)
+		process, err := OpenProc(pid)
 		if err != nil {
 			continue
 		}
 		// It may have been waited for meanwhile, and its number be another's:
 		// not if it still is in the list now.
 		if _, ok := c.stray(process, pid); ok && slices.Contains(childrenOf(list), pid) {
-			_ = process.signal(unix.SIGKILL)
+			_ = process.Signal(unix.SIGKILL)
 		}
 		process.Close()
 	}
 }
 
-// wait waits for the end of a process.
-func (c *children) wait(p *libcontainer.Process) (*os.ProcessState, error) {
+// Wait waits for the end of a process.
+func (c *Children) Wait(p *libcontainer.Process) (*os.ProcessState, error) {
 	if pid, err := p.Pid(); err == nil {
-		awaitEnd(pid)
+		AwaitEnd(pid)
 	}
 	state, err := p.Wait()
 	if pid, err := p.Pid(); err == nil {
@@ -144,12 +149,22 @@ func (c *children) wait(p *libcontainer.Process) (*os.ProcessState, error) {
 	return state, err
 }
 
-// awaitEnd returns when a child has ended, which is still to be waited for. It
+// StatusOf is how a process ended. A wait that failed, which only a foreign
+// reaper could cause, counts as killed.
+func StatusOf(state *os.ProcessState, err error) syscall.WaitStatus {
+	if state != nil {
+		return state.Sys().(syscall.WaitStatus)
+	}
+	log.L.WithError(err).Error("wait for process")
+	return syscall.WaitStatus(unix.SIGKILL)
+}
+
+// AwaitEnd returns when a child has ended, which is still to be waited for. It
 // needs no thread, other than a wait by libcontainer, with which each container
 // would cost one of 40 KiB. Where the kernel does not offer that (before
 // 5.10, pidfd_open(2)) it returns at once, and also if there is no such child,
 // whoever has its number by now; then ended is false.
-func awaitEnd(pid int) (ended bool) {
+func AwaitEnd(pid int) (ended bool) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return false
@@ -171,7 +186,7 @@ func awaitEnd(pid int) (ended bool) {
 // reap waits for the strays, until there are none. One of a start that is
 // still going on is waited for by libcontainer before it is seen twice; if
 // not, that start has failed as well.
-func (c *children) reap() {
+func (c *Children) reap() {
 	for deadline := time.Now().Add(strayWait); time.Now().Before(deadline); {
 		before := c.strays()
 		if len(before) == 0 {
@@ -188,7 +203,7 @@ func (c *children) reap() {
 
 // strays lists the children of this process that nobody owns, and whether
 // they are dead.
-func (c *children) strays() map[int]bool {
+func (c *Children) strays() map[int]bool {
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
 		return nil
@@ -201,10 +216,10 @@ func (c *children) strays() map[int]bool {
 }
 
 // straysOf lists those of one thread.
-func (c *children) straysOf(list string) map[int]bool {
+func (c *Children) straysOf(list string) map[int]bool {
 	found := map[int]bool{}
 	for _, pid := range childrenOf(list) {
-		process, err := openProc(pid)
+		process, err := OpenProc(pid)
 		if err != nil {
 			continue
 		}
@@ -218,11 +233,11 @@ func (c *children) straysOf(list string) map[int]bool {
 
 // stray reports whether a process is one of libcontainer's before it has become
 // what it was started for, and nobody's.
-func (c *children) stray(process procDir, pid int) (processStat, bool) {
+func (c *Children) stray(process Proc, pid int) (processStat, bool) {
 	c.mu.Lock()
 	_, owned := c.owned[pid]
 	c.mu.Unlock()
-	s, ok := process.stat()
+	s, ok := process.Stat()
 	return s, ok && !owned && strings.HasPrefix(s.name, stageName)
 }
 

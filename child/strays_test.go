@@ -1,4 +1,4 @@
-package shim
+package child
 
 import (
 	"errors"
@@ -42,11 +42,11 @@ func TestReapStrays(t *testing.T) {
 	start := func(name string) int {
 		pid := startNamed(t, "true", name)
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-			process, err := openProc(pid)
+			process, err := OpenProc(pid)
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, ok := process.stat()
+			s, ok := process.Stat()
 			process.Close()
 			if ok && s.state == "Z" {
 				return pid
@@ -57,7 +57,7 @@ func TestReapStrays(t *testing.T) {
 		}
 	}
 	stray, owned, other := start("runc:[1:CHILD]"), start("runc:[2:INIT]"), start("other")
-	c := newChildren()
+	c := New()
 	c.owned[owned] = &libcontainer.Process{}
 	c.reap()
 	if _, err := unix.Wait4(stray, nil, 0, nil); !errors.Is(err, unix.ECHILD) {
@@ -85,7 +85,7 @@ func TestAbort(t *testing.T) {
 	}()
 	another := <-elsewhere
 	defer close(elsewhere)
-	c := newChildren()
+	c := New()
 	c.owned[owned] = &libcontainer.Process{}
 	over := make(chan struct{})
 	close(over)
@@ -113,10 +113,10 @@ func TestAwaitEnd(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaitEnd(os.Getppid()) // else this never ends
+	AwaitEnd(os.Getppid()) // else this never ends
 	ended := make(chan struct{})
 	go func() {
-		awaitEnd(cmd.Process.Pid)
+		AwaitEnd(cmd.Process.Pid)
 		close(ended)
 	}()
 	select {
@@ -129,5 +129,5 @@ func TestAwaitEnd(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the child was not left to be waited for: %v", err)
 	}
-	awaitEnd(cmd.Process.Pid)
+	AwaitEnd(cmd.Process.Pid)
 }

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"context"
@@ -24,23 +24,25 @@ const (
 	loggerHurry = 2 * time.Second
 )
 
-// loggerInfo is what a logging program is told about its container.
-type loggerInfo struct {
-	id, namespace string
-	all           *loggers
+// Owner is what a logging program is told about its container.
+type Owner struct {
+	ID, Namespace string
+	Loggers       *Loggers
 }
 
-// loggers are the logging programs that are to end. The shim does not leave
+// Loggers are the logging programs that are to end. The shim does not leave
 // before them: nobody else would end one that does not do so by itself.
-type loggers struct {
+type Loggers struct {
+	env     []string // of the programs
 	running sync.WaitGroup
 	leaving chan struct{} // closed when the shim is about to leave
 }
 
-func newLoggers() *loggers { return &loggers{leaving: make(chan struct{})} }
+// NewLoggers are none yet. env is the environment of those to come.
+func NewLoggers(env []string) *Loggers { return &Loggers{env: env, leaving: make(chan struct{})} }
 
-// end ends them all, or what of them does so until ctx ends.
-func (l *loggers) end(ctx context.Context) error {
+// End ends them all, or what of them does so until ctx ends.
+func (l *Loggers) End(ctx context.Context) error {
 	close(l.leaving)
 	ended := make(chan struct{})
 	go func() {
@@ -58,14 +60,14 @@ func (l *loggers) end(ctx context.Context) error {
 // binary:///path?key=value (containerd's docs/runtime-v2.md, IO).
 type logger struct {
 	cmd            *exec.Cmd
-	all            *loggers
+	all            *Loggers
 	stdout, stderr *os.File // the process's ends
 }
 
 // startLogger starts the program and waits until it is ready or ctx ends: a program
 // under "binary" closes its descriptor 5, one under "binary-v2" writes a
 // byte to it.
-func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, err error) {
+func startLogger(ctx context.Context, u *url.URL, info Owner) (_ *logger, err error) {
 	if u.Path == "" {
 		return nil, fmt.Errorf("value %q: names no program: %w", u, errdefs.ErrInvalidArgument)
 	}
@@ -80,19 +82,19 @@ func startLogger(ctx context.Context, u *url.URL, info loggerInfo) (_ *logger, e
 		}
 	}()
 	for i := range pipes {
-		if pipes[i][0], pipes[i][1], err = blockingPipe(); err != nil {
+		if pipes[i][0], pipes[i][1], err = Pipe(); err != nil {
 			return nil, err
 		}
 	}
 	cmd := exec.Command(u.Path, loggerArgs(u)...)
-	cmd.Env = append(hostEnviron(), "CONTAINER_ID="+info.id, "CONTAINER_NAMESPACE="+info.namespace)
+	cmd.Env = append(slices.Clip(info.Loggers.env), "CONTAINER_ID="+info.ID, "CONTAINER_NAMESPACE="+info.Namespace)
 	cmd.ExtraFiles = []*os.File{pipes[0][0], pipes[1][0], pipes[2][1]}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start logging program: %w", err)
 	}
-	l := &logger{cmd: cmd, all: info.all, stdout: pipes[0][1], stderr: pipes[1][1]}
+	l := &logger{cmd: cmd, all: info.Loggers, stdout: pipes[0][1], stderr: pipes[1][1]}
 	pipes[2][1].Close()
-	ready, err := pollable(pipes[2][0])
+	ready, err := Pollable(pipes[2][0])
 	pipes[2] = [2]*os.File{}
 	if err != nil {
 		return nil, errors.Join(err, l.kill())
@@ -129,8 +131,8 @@ func loggerArgs(u *url.URL) []string {
 	return args
 }
 
-// blockingPipe makes a pipe whose ends are meant for other processes.
-func blockingPipe() (r, w *os.File, err error) {
+// Pipe makes a pipe whose ends are meant for other processes.
+func Pipe() (r, w *os.File, err error) {
 	fds := make([]int, 2)
 	if err := unix.Pipe2(fds, unix.O_CLOEXEC); err != nil {
 		return nil, nil, os.NewSyscallError("pipe2", err)

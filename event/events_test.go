@@ -1,4 +1,4 @@
-package shim
+package event
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func (s *eventSink) Forward(_ context.Context, r *ttrpcevents.ForwardRequest) (*
 	if id == s.refuse {
 		return nil, errgrpc.ToGRPC(errdefs.ErrInvalidArgument)
 	}
-	return empty, nil
+	return &emptypb.Empty{}, nil
 }
 
 // eventSession is a containerd from its start to its end. A call that it has
@@ -83,13 +83,13 @@ func TestEventsOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	sink := &eventSink{got: make(chan string, 16), refuse: "b"}
 	stop := sink.serve(t, path)
-	e, err := newEvents("ns", path)
+	e, err := NewQueue("ns", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	add := func(ids ...string) {
 		for _, id := range ids {
-			e.add(&eventstypes.TaskOOM{ContainerID: id})
+			e.Add(&eventstypes.TaskOOM{ContainerID: id})
 		}
 	}
 	var got []string
@@ -114,7 +114,7 @@ func TestEventsOrder(t *testing.T) {
 	add("f")
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := e.close(ctx); err != nil {
+	if err := e.Close(ctx); err != nil {
 		t.Error(err)
 	}
 	until("f")
@@ -128,7 +128,7 @@ func TestEventsOrder(t *testing.T) {
 // containerd may end a shim that is still waiting for it to come back: it is back then.
 func TestEventsEndAfterPause(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	e, err := newEvents("ns", path)
+	e, err := NewQueue("ns", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestEventsEndAfterPause(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	e.add(&eventstypes.TaskOOM{ContainerID: "a"})
+	e.Add(&eventstypes.TaskOOM{ContainerID: "a"})
 	time.Sleep(10 * retryMin) // it has failed a few times
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestEventsEndAfterPause(t *testing.T) {
 	defer sink.serve(t, path)()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := e.close(ctx); err != nil {
+	if err := e.Close(ctx); err != nil {
 		t.Error(err)
 	}
 	if len(sink.got) == 0 {
@@ -162,14 +162,14 @@ func TestEventsEndAlone(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e, err := newEvents("ns", path)
+	e, err := NewQueue("ns", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.add(&eventstypes.TaskOOM{ContainerID: "a"})
+	e.Add(&eventstypes.TaskOOM{ContainerID: "a"})
 	ctx, cancel := context.WithTimeout(context.Background(), retryMin)
 	defer cancel()
-	if err := e.close(ctx); err != nil {
+	if err := e.Close(ctx); err != nil {
 		t.Error(err)
 	}
 	select {
@@ -183,16 +183,16 @@ func TestEventsEndAlone(t *testing.T) {
 // else is lost by that.
 func TestT18QueueWhileContainerdIsAway(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	e, err := newEvents("ns", path)
+	e, err := NewQueue("ns", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 10000 {
-		e.addMinor("loud", &eventstypes.TaskOOM{ContainerID: "loud"})
+		e.AddMinor("loud", &eventstypes.TaskOOM{ContainerID: "loud"})
 	}
-	e.addMinor("quiet", &eventstypes.TaskOOM{ContainerID: "quiet"})
+	e.AddMinor("quiet", &eventstypes.TaskOOM{ContainerID: "quiet"})
 	for range 100 {
-		e.add(&eventstypes.TaskOOM{ContainerID: "end"})
+		e.Add(&eventstypes.TaskOOM{ContainerID: "end"})
 	}
 	e.mu.Lock()
 	if len(e.queue) != maxMinor+1+100 {
@@ -203,7 +203,7 @@ func TestT18QueueWhileContainerdIsAway(t *testing.T) {
 	defer sink.serve(t, path)()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := e.close(ctx); err != nil {
+	if err := e.Close(ctx); err != nil {
 		t.Error(err)
 	}
 	close(sink.got)

@@ -1,4 +1,4 @@
-package shim
+package event
 
 import (
 	"context"
@@ -33,9 +33,9 @@ type queued struct {
 	minor string
 }
 
-// events delivers events to containerd in the order in which they are
+// Queue delivers events to containerd in the order in which they are
 // added. While containerd is away they wait: it must learn of every exit.
-type events struct {
+type Queue struct {
 	namespace string
 	client    *ttrpcutil.Client
 
@@ -48,8 +48,8 @@ type events struct {
 	drained chan struct{}
 }
 
-func newEvents(namespace, address string) (*events, error) {
-	e := &events{
+func NewQueue(namespace, address string) (*Queue, error) {
+	e := &Queue{
 		namespace: namespace,
 		minors:    map[string]int{},
 		pending:   make(chan struct{}, 1),
@@ -65,14 +65,14 @@ func newEvents(namespace, address string) (*events, error) {
 	return e, nil
 }
 
-// add queues an event. It never blocks.
-func (e *events) add(event any) { e.queueFor("", event) }
+// Add queues an event. It never blocks.
+func (e *Queue) Add(event any) { e.queueFor("", event) }
 
-// addMinor queues an event that a container can bring about by itself, unless
+// AddMinor queues an event that a container can bring about by itself, unless
 // containerd is away and has too many of them to come.
-func (e *events) addMinor(container string, event any) { e.queueFor(container, event) }
+func (e *Queue) AddMinor(container string, event any) { e.queueFor(container, event) }
 
-func (e *events) queueFor(minor string, event any) {
+func (e *Queue) queueFor(minor string, event any) {
 	body, err := typeurl.MarshalAnyToProto(event)
 	if err != nil {
 		log.L.WithError(err).Errorf("marshal event %T", event)
@@ -99,8 +99,8 @@ func (e *events) queueFor(minor string, event any) {
 	}
 }
 
-// close delivers what is queued, until ctx ends.
-func (e *events) close(ctx context.Context) error {
+// Close delivers what is queued, until ctx ends.
+func (e *Queue) Close(ctx context.Context) error {
 	close(e.closed)
 	select {
 	case <-e.drained:
@@ -110,7 +110,7 @@ func (e *events) close(ctx context.Context) error {
 	return e.client.Close()
 }
 
-func (e *events) run() {
+func (e *Queue) run() {
 	defer close(e.drained)
 	pause, closed := retryMin, e.closed
 	for {
@@ -169,7 +169,7 @@ func (e *events) run() {
 
 // forward tries to deliver an event, over a new connection if the one there
 // is fails: after a restart containerd listens on a new socket.
-func (e *events) forward(env *types.Envelope) error {
+func (e *Queue) forward(env *types.Envelope) error {
 	err := e.try(env)
 	if err == nil || refused(err) {
 		return err
@@ -180,7 +180,7 @@ func (e *events) forward(env *types.Envelope) error {
 	return e.try(env)
 }
 
-func (e *events) try(env *types.Envelope) error {
+func (e *Queue) try(env *types.Envelope) error {
 	service, err := e.client.EventsService()
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package shim
+package child
 
 import (
 	"os"
@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// initProcessors is the GOMAXPROCS of libcontainer's init, which takes it
+// InitProcessors is the GOMAXPROCS of libcontainer's init, which takes it
 // from the shim's environment. That init does one thing after the other in a
 // few milliseconds: with more it only makes more threads and caches, at the
 // start of every container and exec.
-const initProcessors = "1"
+const InitProcessors = "1"
 
-// hostEnviron is the shim's environment for programs of the host.
-func hostEnviron() []string {
+// HostEnviron is the shim's environment for programs of the host.
+func HostEnviron() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GOMAXPROCS=") })
 }

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -22,10 +22,10 @@ const (
 	// drainBusy is how long it is copied while there is more and more of it:
 	// what a process has written itself is then long gone.
 	drainBusy = 3 * drainQuiet
-	// drainStuck is how long the reader of the output may take nothing, and
+	// DrainStuck is how long the reader of the output may take nothing, and
 	// killedStuck the same after SIGKILL, whose sender wants the end.
-	drainStuck  = 10 * time.Second
-	killedStuck = 2 * time.Second
+	DrainStuck  = 10 * time.Second
+	KilledStuck = 2 * time.Second
 )
 
 // terminal copies between a pty and the streams that containerd names.
@@ -48,12 +48,12 @@ func newTerminal(stdin, stdout *os.File) (*terminal, error) {
 	t := &terminal{}
 	var err error
 	if stdin != nil {
-		if t.stdin, err = pollable(stdin); err != nil {
+		if t.stdin, err = Pollable(stdin); err != nil {
 			return nil, err
 		}
 	}
 	if stdout != nil {
-		if t.stdout, err = pollable(stdout); err != nil {
+		if t.stdout, err = Pollable(stdout); err != nil {
 			return nil, errors.Join(err, t.stdin.Close())
 		}
 	}
@@ -67,11 +67,11 @@ func newTerminal(stdin, stdout *os.File) (*terminal, error) {
 // and make it wait where it should not: whether it blocks is a property of the
 // open file (open(2)), not of our descriptor.
 func (t *terminal) start(master *os.File) error {
-	pty, err := pollable(master)
+	pty, err := Pollable(master)
 	if err != nil {
 		return err
 	}
-	t.drain(drainStuck)
+	t.drain(DrainStuck)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.master != nil {
@@ -163,6 +163,38 @@ func isTerminalMaster(fd int) bool {
 	return err == nil
 }
 
+// HasTerminal reports whether the process has a terminal in place of files.
+func (o *Streams) HasTerminal() bool { return o.tty != nil }
+
+// StartTerminal takes the master of the terminal that the process has made.
+func (o *Streams) StartTerminal(master *os.File) error { return o.tty.start(master) }
+
+// TakeTerminal is startTerminal for what a container has sent: it may be
+// anything.
+func (o *Streams) TakeTerminal(f *os.File) error {
+	if !isTerminalMaster(int(f.Fd())) || o.tty == nil {
+		launch.Drop(f)
+		return errors.New("terminal: the descriptor is not the master of one that was asked for")
+	}
+	return o.tty.start(f)
+}
+
+// Resize sets the size of the terminal in characters; before it exists the size
+// is kept. Without one it does nothing.
+func (o *Streams) Resize(rows, cols uint16) error {
+	if o.tty == nil {
+		return nil
+	}
+	return o.tty.resize(rows, cols)
+}
+
+// Size is what the terminal is to have, 0 and 0 if nobody has said.
+func (o *Streams) Size() (rows, cols uint16) {
+	o.tty.mu.Lock()
+	defer o.tty.mu.Unlock()
+	return o.tty.rows, o.tty.cols
+}
+
 // resize sets the size in characters; before the pty exists it is kept.
 func (t *terminal) resize(rows, cols uint16) error {
 	t.mu.Lock()
@@ -234,9 +266,9 @@ func (t *terminal) close() {
 	}
 }
 
-// pollable reopens a file so that Go's poller serves it: reads of it can
+// Pollable reopens a file so that Go's poller serves it: reads of it can
 // then be given a deadline and be ended by Close.
-func pollable(f *os.File) (*os.File, error) {
+func Pollable(f *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
@@ -249,27 +281,27 @@ func pollable(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// consoleSocket is a pair of sockets over which a new process sends the
+// ConsoleSocket is a pair of sockets over which a new process sends the
 // master of the terminal that it made in its container.
-type consoleSocket struct {
-	ours, theirs *os.File
+type ConsoleSocket struct {
+	ours, Theirs *os.File
 }
 
-func newConsoleSocket() (*consoleSocket, error) {
+func NewConsoleSocket() (*ConsoleSocket, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	return &consoleSocket{
+	return &ConsoleSocket{
 		ours:   os.NewFile(uintptr(fds[0]), "console"),
-		theirs: os.NewFile(uintptr(fds[1]), "console"),
+		Theirs: os.NewFile(uintptr(fds[1]), "console"),
 	}, nil
 }
 
-// receive returns the master after the process has started: it was sent
+// Receive returns the master after the process has started: it was sent
 // before that, so nothing waits.
-func (c *consoleSocket) receive() (*os.File, error) {
-	c.theirs.Close()
+func (c *ConsoleSocket) Receive() (*os.File, error) {
+	c.Theirs.Close()
 	name, oob := make([]byte, unix.PathMax), make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(int(c.ours.Fd()), name, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
@@ -287,7 +319,7 @@ func (c *consoleSocket) receive() (*os.File, error) {
 	return nil, errors.New("the process sent no terminal")
 }
 
-func (c *consoleSocket) close() {
+func (c *ConsoleSocket) Close() {
 	c.ours.Close()
-	c.theirs.Close()
+	c.Theirs.Close()
 }

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"bytes"
@@ -20,21 +20,21 @@ const maxInitLog = 256 << 10
 // consoleGrace bounds how long the last words of an init are waited for.
 const consoleGrace = time.Second
 
-// consoleLog writes what appears on an init's console to a file.
-type consoleLog struct {
+// ConsoleLog writes what appears on an init's console to a file.
+type ConsoleLog struct {
 	pty, peer *os.File
 	done      chan struct{}
 }
 
-// logConsole calls back when a text of the spotter appears.
-func logConsole(master *os.File, path string, spot *spotter) (*consoleLog, error) {
+// LogConsole calls back when a text of the spotter appears.
+func LogConsole(master *os.File, path string, spot *Spotter) (*ConsoleLog, error) {
 	// Inits close and reopen their console. With no process having it open,
 	// reading it would end, and writing to it would block some day.
 	peer, err := openPeer(master)
 	if err != nil {
 		return nil, errors.Join(err, master.Close())
 	}
-	pty, err := pollable(master)
+	pty, err := Pollable(master)
 	if err != nil {
 		return nil, errors.Join(err, peer.Close())
 	}
@@ -42,7 +42,7 @@ func logConsole(master *os.File, path string, spot *spotter) (*consoleLog, error
 	if err != nil {
 		return nil, errors.Join(err, pty.Close(), peer.Close())
 	}
-	l := &consoleLog{pty: pty, peer: peer, done: make(chan struct{})}
+	l := &ConsoleLog{pty: pty, peer: peer, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
 		defer file.Close()
@@ -76,7 +76,7 @@ func createFile(path string) (*os.File, error) {
 }
 
 // Close ends the log when no process has the console any more.
-func (l *consoleLog) Close() error {
+func (l *ConsoleLog) Close() error {
 	err := l.peer.Close()
 	select {
 	case <-l.done:
@@ -95,23 +95,23 @@ func openPeer(master *os.File) (*os.File, error) {
 	return os.NewFile(fd, "pty"), nil
 }
 
-// spotter looks for a text in a stream.
-type spotter struct {
-	text  []byte
-	found func()
+// Spotter looks for a text in a stream.
+type Spotter struct {
+	Text  []byte
+	Found func()
 	tail  []byte // of what went by, shorter than the text
 }
 
-func (s *spotter) look(p []byte) {
-	if len(s.text) == 0 {
+func (s *Spotter) look(p []byte) {
+	if len(s.Text) == 0 {
 		return
 	}
 	s.tail = append(s.tail, p...)
-	if bytes.Contains(s.tail, s.text) {
-		s.found()
+	if bytes.Contains(s.tail, s.Text) {
+		s.Found()
 		s.tail = nil
 	}
-	s.tail = bytes.Clone(s.tail[max(0, len(s.tail)-len(s.text)+1):])
+	s.tail = bytes.Clone(s.tail[max(0, len(s.tail)-len(s.Text)+1):])
 }
 
 // boundedLog drops the older half of a file when it reaches its limit.

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// execDrain is how long the removal of an exec waits for those who still hold
+// ExecDrain is how long the removal of an exec waits for those who still hold
 // its output. It is less than the 10 s that containerd allows for the whole.
-const execDrain = 8 * time.Second
+const ExecDrain = 8 * time.Second
 
 // relay copies from a pipe, which a process writes to, to where containerd
 // wants its output.
@@ -26,12 +26,12 @@ type relay struct {
 
 // relay returns the end of a pipe for the process, whose other end is copied to
 // a file. also is closed with it.
-func (o *stdio) relay(to io.WriteCloser, also io.Closer) (*os.File, error) {
-	read, write, err := blockingPipe()
+func (o *Streams) relay(to io.WriteCloser, also io.Closer) (*os.File, error) {
+	read, write, err := Pipe()
 	if err != nil {
 		return nil, errors.Join(err, to.Close(), also.Close())
 	}
-	from, err := pollable(read)
+	from, err := Pollable(read)
 	if err != nil {
 		return nil, errors.Join(err, read.Close(), write.Close(), to.Close(), also.Close())
 	}
@@ -43,8 +43,8 @@ func (o *stdio) relay(to io.WriteCloser, also io.Closer) (*os.File, error) {
 
 // relayToFifo is relay to a fifo that was opened without blocking, of which
 // keeper is a reader of ours.
-func (o *stdio) relayToFifo(fifo, keeper *os.File) (*os.File, error) {
-	to, err := pollable(fifo)
+func (o *Streams) relayToFifo(fifo, keeper *os.File) (*os.File, error) {
+	to, err := Pollable(fifo)
 	if err != nil {
 		return nil, errors.Join(err, fifo.Close(), keeper.Close())
 	}
@@ -96,8 +96,8 @@ func (r *relay) close() {
 	})
 }
 
-// await waits until all output has been copied.
-func (o *stdio) await(limit time.Duration) {
+// Await waits until all output has been copied.
+func (o *Streams) Await(limit time.Duration) {
 	if len(o.relays) == 0 {
 		return
 	}

@@ -1,8 +1,9 @@
-package shim
+package stdio
 
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,9 +13,9 @@ import (
 // with a message of ours.
 const complainTimeout = time.Second
 
-// complain prints an error where the CMD's own messages would be, if somebody
+// Complain prints an error where the CMD's own messages would be, if somebody
 // reads there.
-func (o *stdio) complain(err error) {
+func (o *Streams) Complain(err error) {
 	switch {
 	case o.tty != nil && o.tty.stdout != nil:
 		_ = o.tty.stdout.SetWriteDeadline(time.Now().Add(complainTimeout))
@@ -29,6 +30,42 @@ func (o *stdio) complain(err error) {
 		defer unix.Close(fd)
 		writeWithin(fd, fmt.Appendf(nil, "rich: %v\n", err), complainTimeout)
 	}
+}
+
+// Anew opens stdout and stderr once more, for writes that do not wait for the
+// reader as the process's own do, and says how a line ends there. A descriptor
+// is -1 where nobody reads.
+func (o *Streams) Anew() (fds [2]int, end string, err error) {
+	files, end := [2]*os.File{o.files[1], o.files[2]}, "\n"
+	if o.tty != nil {
+		files, end = [2]*os.File{o.tty.stdout, o.tty.stdout}, "\r\n"
+	}
+	fds = [2]int{-1, -1}
+	for i, f := range files {
+		if f == nil {
+			continue
+		}
+		if fds[i], err = reopen(f); err != nil {
+			if fds[0] >= 0 && i == 1 {
+				unix.Close(fds[0])
+			}
+			return [2]int{-1, -1}, "", err
+		}
+	}
+	return fds, end, nil
+}
+
+// reopen opens the file behind a descriptor for writes that do not wait.
+func reopen(f *os.File) (fd int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var openErr error
+	err = raw.Control(func(have uintptr) {
+		fd, openErr = unix.Open(fmt.Sprintf("/proc/self/fd/%d", have), unix.O_WRONLY|unix.O_APPEND|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	})
+	return fd, errors.Join(err, openErr)
 }
 
 // writeWithin writes to a descriptor that does not block, for a time at the

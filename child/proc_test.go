@@ -1,4 +1,4 @@
-package shim
+package child
 
 import (
 	"os"
@@ -9,12 +9,12 @@ import (
 func TestExiting(t *testing.T) {
 	exiting := func(pid int) bool {
 		t.Helper()
-		process, err := openProc(pid)
+		process, err := OpenProc(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { process.Close() })
-		return process.exiting()
+		return process.Exiting()
 	}
 	if exiting(os.Getpid()) {
 		t.Error("this process is not on its way out")
@@ -23,7 +23,7 @@ func TestExiting(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	process, err := openProc(cmd.Process.Pid)
+	process, err := OpenProc(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestExiting(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if !process.exiting() || !process.waitedFor() {
+	if !process.Exiting() || !process.WaitedFor() {
 		t.Error("a process that is gone counts as alive")
 	}
 }

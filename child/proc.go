@@ -1,4 +1,4 @@
-package shim
+package child
 
 import (
 	"bytes"
@@ -14,32 +14,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// procDir is a process by its directory in proc(5), opened while the process
+// Proc is a process by its directory in proc(5), opened while the process
 // was known to be the right one: all that is read by it and sent to it is that
 // process's, whoever has its number by now.
-type procDir struct{ dir *os.File }
+type Proc struct{ dir *os.File }
 
-func openProc(pid int) (procDir, error) {
+func OpenProc(pid int) (Proc, error) {
 	dir, err := os.Open(fmt.Sprintf("/proc/%d", pid))
-	return procDir{dir}, err
+	return Proc{dir}, err
 }
 
-// procOf is for a process that is started and has not been waited for.
-func procOf(p *libcontainer.Process) (procDir, error) {
+// ProcOf is for a process that is started and has not been waited for.
+func ProcOf(p *libcontainer.Process) (Proc, error) {
 	pid, err := p.Pid()
 	if err != nil {
-		return procDir{}, err
+		return Proc{}, err
 	}
-	return openProc(pid)
+	return OpenProc(pid)
 }
 
 // Close lets the process go.
-func (p procDir) Close() error { return p.dir.Close() }
+func (p Proc) Close() error { return p.dir.Close() }
 
-// signal sends a signal. The error is ESRCH when the process has been waited
+// Signal sends a signal. The error is ESRCH when the process has been waited
 // for. That a directory will do is in the kernel since pidfd_send_signal(2) is
 // (Linux 5.1).
-func (p procDir) signal(sig syscall.Signal) error {
+func (p Proc) Signal(sig syscall.Signal) error {
 	err := unix.PidfdSendSignal(int(p.dir.Fd()), sig, nil, 0)
 	if errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("signal a process by a descriptor: %w; it needs Linux 5.1", err)
@@ -47,12 +47,12 @@ func (p procDir) signal(sig syscall.Signal) error {
 	return err
 }
 
-// waitedFor reports whether the process has been waited for: until then nobody
+// WaitedFor reports whether the process has been waited for: until then nobody
 // else has its number.
-func (p procDir) waitedFor() bool { return errors.Is(p.signal(0), unix.ESRCH) }
+func (p Proc) WaitedFor() bool { return errors.Is(p.Signal(0), unix.ESRCH) }
 
-// open opens a file below the directory.
-func (p procDir) open(name string, flags int) (*os.File, error) {
+// Open opens a file below the directory.
+func (p Proc) Open(name string, flags int) (*os.File, error) {
 	fd, err := unix.Openat(int(p.dir.Fd()), name, flags|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: p.dir.Name() + "/" + name, Err: err}
@@ -60,8 +60,8 @@ func (p procDir) open(name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-func (p procDir) read(name string) ([]byte, error) {
-	f, err := p.open(name, unix.O_RDONLY)
+func (p Proc) Read(name string) ([]byte, error) {
+	f, err := p.Open(name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -69,9 +69,9 @@ func (p procDir) read(name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// hasFiles reports whether the process has namespaces and open files: one that
+// HasFiles reports whether the process has namespaces and open files: one that
 // ends loses them before it is a zombie.
-func (p procDir) hasFiles() bool {
+func (p Proc) HasFiles() bool {
 	var target [64]byte
 	_, err := unix.Readlinkat(int(p.dir.Fd()), "ns/mnt", target[:])
 	return err == nil
@@ -80,21 +80,21 @@ func (p procDir) hasFiles() bool {
 // Flags of proc_pid_stat(5), from the kernel's include/linux/sched.h.
 const (
 	flagExiting    = 0x4  // PF_EXITING: it is on its way out
-	flagForkNoExec = 0x40 // PF_FORKNOEXEC: it still is what its parent is
+	FlagForkNoExec = 0x40 // PF_FORKNOEXEC: it still is what its parent is
 )
 
 // processStat is some of what proc_pid_stat(5) tells.
 type processStat struct {
 	name   string
 	state  string
-	parent int
-	flags  uint64
+	Parent int
+	Flags  uint64
 	began  uint64 // in clock ticks after the boot
 }
 
-// stat describes the process; ok is false if it is gone.
-func (p procDir) stat() (s processStat, ok bool) {
-	data, err := p.read("stat")
+// Stat describes the process; ok is false if it is gone.
+func (p Proc) Stat() (s processStat, ok bool) {
+	data, err := p.Read("stat")
 	if err != nil {
 		return s, false
 	}
@@ -111,24 +111,24 @@ func (p procDir) stat() (s processStat, ok bool) {
 	}
 	s.name, s.state = string(data[begin+1:end]), fields[0]
 	var errs [3]error
-	s.parent, errs[0] = strconv.Atoi(fields[ppid-state])
-	s.flags, errs[1] = strconv.ParseUint(fields[flags-state], 10, 64)
+	s.Parent, errs[0] = strconv.Atoi(fields[ppid-state])
+	s.Flags, errs[1] = strconv.ParseUint(fields[flags-state], 10, 64)
 	s.began, errs[2] = strconv.ParseUint(fields[starttime-state], 10, 64)
 	return s, errors.Join(errs[:]...) == nil
 }
 
 // statOf describes whoever has a number now.
 func statOf(pid int) (processStat, bool) {
-	p, err := openProc(pid)
+	p, err := OpenProc(pid)
 	if err != nil {
 		return processStat{}, false
 	}
 	defer p.Close()
-	return p.stat()
+	return p.Stat()
 }
 
-// exiting reports whether the process is on its way out or gone.
-func (p procDir) exiting() bool {
-	s, ok := p.stat()
-	return !ok || s.flags&flagExiting != 0
+// Exiting reports whether the process is on its way out or gone.
+func (p Proc) Exiting() bool {
+	s, ok := p.Stat()
+	return !ok || s.Flags&flagExiting != 0
 }

@@ -1,4 +1,4 @@
-package shim
+package child
 
 import (
 	"reflect"
@@ -29,7 +29,7 @@ func changeMemlock(t *testing.T) unix.Rlimit {
 }
 
 func TestInheritedLimits(t *testing.T) {
-	before, err := inheritedLimits()
+	before, err := InheritedLimits()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestInheritedLimits(t *testing.T) {
 		t.Errorf("got %v, want %v", before[unix.RLIMIT_MEMLOCK], want)
 	}
 	changeMemlock(t)
-	if after, err := inheritedLimits(); err != nil || !reflect.DeepEqual(after, before) {
+	if after, err := InheritedLimits(); err != nil || !reflect.DeepEqual(after, before) {
 		t.Errorf("got %v, %v; want %v", after, err, before)
 	}
 }
@@ -47,7 +47,7 @@ func TestProcessRlimits(t *testing.T) {
 	real := raisesMemlock
 	defer func() { raisesMemlock = real }()
 	raisesMemlock = func() bool { return false }
-	if p, err := newLibcontainerProcess(&specs.Process{}); err != nil || p.Rlimits != nil {
+	if p, err := NewProcess(&specs.Process{}); err != nil || p.Rlimits != nil {
 		t.Errorf("where nothing is raised: got %v, %v", p.Rlimits, err)
 	}
 	raisesMemlock = func() bool { return true }
@@ -63,7 +63,7 @@ func TestProcessRlimits(t *testing.T) {
 		{"another", []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 1, Hard: 2}}, []configs.Rlimit{{Type: unix.RLIMIT_CORE, Soft: 1, Hard: 2}, inherited}},
 		{"this", []specs.POSIXRlimit{{Type: "RLIMIT_MEMLOCK", Soft: 1, Hard: 2}}, []configs.Rlimit{{Type: unix.RLIMIT_MEMLOCK, Soft: 1, Hard: 2}}},
 	} {
-		p, err := newLibcontainerProcess(&specs.Process{Rlimits: c.set})
+		p, err := NewProcess(&specs.Process{Rlimits: c.set})
 		if err != nil || !reflect.DeepEqual(p.Rlimits, c.want) {
 			t.Errorf("%s: got %v, %v; want %v", c.name, p.Rlimits, err, c.want)
 		}
@@ -79,7 +79,8 @@ func TestKeepMemlock(t *testing.T) {
 	}
 	had, real := memlock(), memlockRaised
 	defer func() { memlockRaised = real }()
-	first, second := keepMemlock(), keepMemlock()
+	c := New()
+	first, second := c.keepMemlock(), c.keepMemlock()
 	memlockRaised = changeMemlock(t)
 	first()
 	if got := now(); got != memlockRaised {
@@ -92,7 +93,7 @@ func TestKeepMemlock(t *testing.T) {
 	// What somebody else has set stays.
 	memlockRaised = real
 	other := changeMemlock(t)
-	keepMemlock()()
+	c.keepMemlock()()
 	if got := now(); got != other {
 		t.Errorf("what was set otherwise became %v", got)
 	}

@@ -1,36 +1,4 @@
-package shim
-
-/*
-#include <sys/resource.h>
-
-static struct rlimit rich_nofile, rich_memlock;
-
-// The Go runtime raises the soft limit of open files before any Go code of
-// ours runs, and gives children the old one back. libcontainer raises both
-// limits of locked memory, for the kernels before 5.11 that count there the
-// rules for devices of cgroup v2, and children get that.
-__attribute__((constructor)) static void rich_remember_limits(void)
-{
-	getrlimit(RLIMIT_NOFILE, &rich_nofile);
-	getrlimit(RLIMIT_MEMLOCK, &rich_memlock);
-}
-
-static unsigned long long rich_soft_nofile(void)
-{
-	return rich_nofile.rlim_cur;
-}
-
-static unsigned long long rich_soft_memlock(void)
-{
-	return rich_memlock.rlim_cur;
-}
-
-static unsigned long long rich_hard_memlock(void)
-{
-	return rich_memlock.rlim_max;
-}
-*/
-import "C"
+package child
 
 import (
 	"fmt"
@@ -47,9 +15,9 @@ import (
 // rlimits is the number of resource limits of the kernel (getrlimit(2)).
 const rlimits = unix.RLIMIT_RTTIME + 1
 
-// inheritedLimits are the limits of a process that the shim starts and that
+// InheritedLimits are the limits of a process that the shim starts and that
 // sets none itself.
-func inheritedLimits() ([]launch.Rlimit, error) {
+func InheritedLimits() ([]launch.Rlimit, error) {
 	out := make([]launch.Rlimit, 0, rlimits)
 	for resource := range rlimits {
 		var l unix.Rlimit
@@ -58,7 +26,7 @@ func inheritedLimits() ([]launch.Rlimit, error) {
 		}
 		switch resource {
 		case unix.RLIMIT_NOFILE:
-			l.Cur = uint64(C.rich_soft_nofile())
+			l.Cur = softNofile()
 		case unix.RLIMIT_MEMLOCK:
 			l = memlock()
 		}
@@ -69,7 +37,7 @@ func inheritedLimits() ([]launch.Rlimit, error) {
 
 // memlock is the limit of locked memory that this process was started with.
 func memlock() unix.Rlimit {
-	return unix.Rlimit{Cur: uint64(C.rich_soft_memlock()), Max: uint64(C.rich_hard_memlock())}
+	return unix.Rlimit{Cur: softMemlock(), Max: hardMemlock()}
 }
 
 // raisesMemlock tells whether libcontainer raises the limit of this process: on
@@ -95,27 +63,21 @@ func withMemlock(limits []configs.Rlimit) []configs.Rlimit {
 // memlockRaised is what libcontainer makes of the limit.
 var memlockRaised = unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 
-// raisers are the starts of containers during which the limit must not be
-// lowered: libcontainer may be about to need it.
-var raisers struct {
-	mu sync.Mutex
-	n  int
-}
-
 // keepMemlock is called before libcontainer may raise the limit, and lower
 // when it does not need that any more. The limit becomes what it was, for the
 // programs of the host that this process starts: hooks, and what takes a
-// container's output.
-func keepMemlock() (lower func()) {
-	raisers.mu.Lock()
-	defer raisers.mu.Unlock()
-	raisers.n++
+// container's output. While another start goes on it stays: libcontainer may be
+// about to need it.
+func (c *Children) keepMemlock() (lower func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.raisers++
 	return func() {
-		raisers.mu.Lock()
-		defer raisers.mu.Unlock()
-		raisers.n--
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.raisers--
 		var now unix.Rlimit
-		if raisers.n > 0 || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now) != nil || now != memlockRaised {
+		if c.raisers > 0 || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &now) != nil || now != memlockRaised {
 			return
 		}
 		had := memlock()

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import "testing"
 
@@ -13,10 +13,10 @@ func TestSpotter(t *testing.T) {
 		{[]string{"RequestingRequesting system reboot", "reboot"}, 1},
 	} {
 		n := 0
-		s := &spotter{text: []byte("Requesting system reboot"), found: func() { n++ }}
+		s := &Spotter{Text: []byte("Requesting system reboot"), Found: func() { n++ }}
 		for _, p := range c.parts {
 			s.look([]byte(p))
-			if len(s.tail) >= len(s.text) {
+			if len(s.tail) >= len(s.Text) {
 				t.Errorf("%q: keeps %q", c.parts, s.tail)
 			}
 		}
@@ -24,5 +24,5 @@ func TestSpotter(t *testing.T) {
 			t.Errorf("%q: found %d times", c.parts, n)
 		}
 	}
-	(&spotter{}).look([]byte("any"))
+	(&Spotter{}).look([]byte("any"))
 }

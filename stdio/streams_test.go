@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"bytes"
@@ -45,7 +45,7 @@ func readAll(t *testing.T, path string) <-chan []byte {
 func TestStdioFifos(t *testing.T) {
 	paths := makeFifos(t, "in", "out", "err")
 	stdout, stderr := readAll(t, paths[1]), readAll(t, paths[2])
-	o, err := openStdio(context.Background(), streams{stdin: paths[0], stdout: paths[1], stderr: paths[2]}, loggerInfo{}, false)
+	o, err := Open(context.Background(), Names{Stdin: paths[0], Stdout: paths[1], Stderr: paths[2]}, Owner{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestStdioFifos(t *testing.T) {
 		t.Fatal(err)
 	}
 	client.Close()
-	o.closeStdin()
+	o.CloseStdin()
 	in, err := io.ReadAll(o.files[0])
 	if err != nil || string(in) != "input" {
 		t.Errorf("stdin: %q, %v", in, err)
@@ -70,7 +70,7 @@ func TestStdioFifos(t *testing.T) {
 			}
 		}
 	}
-	o.finish(drainStuck)
+	o.Finish(DrainStuck)
 	if got := <-stdout; string(got) != "output" {
 		t.Errorf("stdout: %q", got)
 	}
@@ -82,11 +82,11 @@ func TestStdioFifos(t *testing.T) {
 // Without CloseIO, stdin stays open when a client goes: another may come.
 func TestStdioKeepsStdin(t *testing.T) {
 	paths := makeFifos(t, "in")
-	o, err := openStdio(context.Background(), streams{stdin: paths[0]}, loggerInfo{}, false)
+	o, err := Open(context.Background(), Names{Stdin: paths[0]}, Owner{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer o.close()
+	defer o.Close()
 	for _, text := range []string{"first", "second"} {
 		client, err := os.OpenFile(paths[0], os.O_WRONLY, 0)
 		if err != nil {
@@ -108,7 +108,7 @@ func TestStdioWithoutReader(t *testing.T) {
 	paths := makeFifos(t, "out")
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := openStdio(ctx, streams{stdout: paths[0]}, loggerInfo{}, false)
+	_, err := Open(ctx, Names{Stdout: paths[0]}, Owner{}, false)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -117,7 +117,7 @@ func TestStdioWithoutReader(t *testing.T) {
 func TestStdioFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	for range 2 {
-		o, err := openStdio(context.Background(), streams{stdout: "file://" + path, stderr: "file://" + path}, loggerInfo{}, false)
+		o, err := Open(context.Background(), Names{Stdout: "file://" + path, Stderr: "file://" + path}, Owner{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestStdioFile(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		o.finish(drainStuck)
+		o.Finish(DrainStuck)
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != "line\nline\nline\nline\n" {
 		t.Errorf("got %q, %v", got, err)
@@ -134,7 +134,7 @@ func TestStdioFile(t *testing.T) {
 }
 
 func TestStdioBadScheme(t *testing.T) {
-	if _, err := openStdio(context.Background(), streams{stdout: "http://x/y"}, loggerInfo{}, false); err == nil {
+	if _, err := Open(context.Background(), Names{Stdout: "http://x/y"}, Owner{}, false); err == nil {
 		t.Error("accepted")
 	}
 }
@@ -151,7 +151,7 @@ func TestStdioBinary(t *testing.T) {
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	o, err := openStdio(context.Background(), streams{stdout: "binary://" + program + "?key=value&flag", stderr: "binary://" + program}, loggerInfo{id: "id", namespace: "ns", all: newLoggers()}, false)
+	o, err := Open(context.Background(), Names{Stdout: "binary://" + program + "?key=value&flag", Stderr: "binary://" + program}, Owner{ID: "id", Namespace: "ns", Loggers: NewLoggers(os.Environ())}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestStdioBinary(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o.finish(drainStuck)
+	o.Finish(DrainStuck)
 	want := "id ns flag key value\npipe\npipe\n"
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		got, err := os.ReadFile(result)
@@ -204,7 +204,7 @@ func TestBoundedLog(t *testing.T) {
 func TestStdioPiped(t *testing.T) {
 	paths := makeFifos(t, "out", "err")
 	stdout, stderr := readAll(t, paths[0]), readAll(t, paths[1])
-	o, err := openStdio(context.Background(), streams{stdout: paths[0], stderr: paths[1]}, loggerInfo{}, true)
+	o, err := Open(context.Background(), Names{Stdout: paths[0], Stderr: paths[1]}, Owner{}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestStdioPiped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(left)
-	o.leave(drainStuck)
+	o.Leave(DrainStuck)
 	if got := <-stderr; string(got) != "error" {
 		t.Errorf("stderr: %q", got)
 	}
@@ -234,8 +234,8 @@ func TestStdioPiped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o.await(time.Second) // what has been read is written on
-	o.close()
+	o.Await(time.Second) // what has been read is written on
+	o.Close()
 	if got := <-stdout; string(got) != string(large)+"late" {
 		t.Errorf("stdout: %d bytes, want %d", len(got), len(large)+4)
 	}

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,20 +16,20 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// streams are what a request names for a process's standard streams, as
+// Names are what a request names for a process's standard streams, as
 // URIs (containerd's docs/runtime-v2.md, IO). An empty one is not connected.
-type streams struct {
-	stdin, stdout, stderr string
-	terminal              bool
+type Names struct {
+	Stdin, Stdout, Stderr string
+	Terminal              bool
 }
 
-// stdio is a process's standard streams. Where containerd names a fifo, pid 1
+// Streams is a process's standard streams. Where containerd names a fifo, pid 1
 // or the CMD gets that very file: nothing is copied, so nothing is lost when
 // the shim dies, and what it has written is with the reader before its exit is
 // known. An exec gets a pipe, which can be closed while something that it has
 // left behind still holds it. So does whoever writes to a file of the host:
 // with a descriptor of that it could change the file's owner or mode, or cut it.
-type stdio struct {
+type Streams struct {
 	files  [3]*os.File // the process's ends; nil is /dev/null
 	keep   []io.Closer // closed when the process has ended
 	relays []*relay
@@ -37,43 +37,44 @@ type stdio struct {
 	logger *logger   // the process that binary:// names
 	tty    *terminal // in place of files if there is a terminal
 
-	mu    sync.Mutex
-	stdin *os.File // a writer of ours that keeps stdin open until CloseIO
+	stdin atomic.Pointer[os.File] // a writer of ours that keeps stdin open until CloseIO
 }
 
 // openLimit bounds the wait for the other ends of streams, for clients that set
 // no deadline.
 var openLimit = 30 * time.Second
 
-// openStdio opens the streams. It waits for the readers of fifos to appear,
+// Open opens the streams. It waits for the readers of fifos to appear,
 // until ctx ends.
-func openStdio(ctx context.Context, s streams, info loggerInfo, piped bool) (_ *stdio, err error) {
-	out := &stdio{piped: piped && !s.terminal}
+func Open(ctx context.Context, s Names, info Owner, piped bool) (_ *Streams, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("not within %v: %w", openLimit, context.DeadlineExceeded))
+	defer cancel()
+	out := &Streams{piped: piped && !s.Terminal}
 	defer func() {
 		if err != nil {
-			out.close()
+			out.Close()
 		}
 	}()
-	if s.stdin != "" {
-		if err := out.openStdin(s.stdin); err != nil {
+	if s.Stdin != "" {
+		if err := out.openStdin(s.Stdin); err != nil {
 			return nil, fmt.Errorf("stdin: %w", err)
 		}
 	}
-	if s.stdout != "" {
-		if err := out.openOutput(ctx, 1, s.stdout, info); err != nil {
+	if s.Stdout != "" {
+		if err := out.openOutput(ctx, 1, s.Stdout, info); err != nil {
 			return nil, fmt.Errorf("stdout: %w", err)
 		}
 	}
 	switch {
-	case s.stderr == "" || s.terminal || out.files[2] != nil:
-	case s.stderr == s.stdout:
+	case s.Stderr == "" || s.Terminal || out.files[2] != nil:
+	case s.Stderr == s.Stdout:
 		out.files[2] = out.files[1]
 	default:
-		if err := out.openOutput(ctx, 2, s.stderr, info); err != nil {
+		if err := out.openOutput(ctx, 2, s.Stderr, info); err != nil {
 			return nil, fmt.Errorf("stderr: %w", err)
 		}
 	}
-	if s.terminal {
+	if s.Terminal {
 		if out.tty, err = newTerminal(out.files[0], out.files[1]); err != nil {
 			return nil, err
 		}
@@ -85,7 +86,7 @@ func openStdio(ctx context.Context, s streams, info loggerInfo, piped bool) (_ *
 	return out, nil
 }
 
-func (o *stdio) openStdin(path string) error {
+func (o *Streams) openStdin(path string) error {
 	// Opening the reading end without blocking never waits for a writer.
 	in, err := openFile(path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
@@ -97,13 +98,15 @@ func (o *stdio) openStdin(path string) error {
 	}
 	// A process that reads before its client has opened the other end, or
 	// between two clients, must not see the end of its input.
-	if o.stdin, err = openFile(path, unix.O_WRONLY|unix.O_NONBLOCK); err != nil {
+	writer, err := openFile(path, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
 		return err
 	}
+	o.stdin.Store(writer)
 	return unix.SetNonblock(int(in.Fd()), false)
 }
 
-func (o *stdio) openOutput(ctx context.Context, n int, uri string, info loggerInfo) error {
+func (o *Streams) openOutput(ctx context.Context, n int, uri string, info Owner) error {
 	u, err := url.Parse(uri)
 	if err != nil {
 		return fmt.Errorf("value %q: %w", uri, errors.Join(err, errdefs.ErrInvalidArgument))
@@ -143,7 +146,7 @@ func (o *stdio) openOutput(ctx context.Context, n int, uri string, info loggerIn
 const fifoPoll = 2 * time.Millisecond
 
 // openWriter opens a fifo once somebody reads it, or another file at once.
-func (o *stdio) openWriter(ctx context.Context, path string) (*os.File, error) {
+func (o *Streams) openWriter(ctx context.Context, path string) (*os.File, error) {
 	for {
 		f, err := openFile(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_APPEND)
 		if errors.Is(err, unix.ENXIO) {
@@ -205,9 +208,13 @@ func isFifo(f *os.File) bool {
 	return err == nil && info.Mode().Type() == os.ModeNamedPipe
 }
 
-// chown gives the streams to the root of a user namespace, which otherwise
+// Ends are the process's ends: stdin, stdout and stderr. nil is /dev/null. They
+// are closed by release.
+func (o *Streams) Ends() [3]*os.File { return o.files }
+
+// Chown gives the streams to the root of a user namespace, which otherwise
 // could not give them on to the process's user.
-func (o *stdio) chown(uid, gid int) error {
+func (o *Streams) Chown(uid, gid int) error {
 	for _, f := range o.files {
 		if f == nil {
 			continue
@@ -219,8 +226,8 @@ func (o *stdio) chown(uid, gid int) error {
 	return nil
 }
 
-// release closes the process's ends once it has them.
-func (o *stdio) release() {
+// Release closes the process's ends once it has them.
+func (o *Streams) Release() {
 	for i, f := range o.files {
 		if f != nil && (i != 2 || f != o.files[1]) {
 			f.Close()
@@ -229,45 +236,42 @@ func (o *stdio) release() {
 	o.files = [3]*os.File{}
 }
 
-// closeStdin lets the process see the end of its input.
-func (o *stdio) closeStdin() {
-	o.mu.Lock()
-	if o.stdin != nil {
-		o.stdin.Close()
-		o.stdin = nil
+// CloseStdin lets the process see the end of its input.
+func (o *Streams) CloseStdin() {
+	if writer := o.stdin.Swap(nil); writer != nil {
+		writer.Close()
 	}
-	o.mu.Unlock()
 	if o.tty != nil {
 		o.tty.closeStdin()
 	}
 }
 
-// finish ends the streams after the process: what a terminal still holds is
+// Finish ends the streams after the process: what a terminal still holds is
 // delivered, then containerd's readers see the end. A reader that takes nothing
 // is waited for no longer than stuck.
-func (o *stdio) finish(stuck time.Duration) {
+func (o *Streams) Finish(stuck time.Duration) {
 	if o.tty != nil {
 		o.tty.drain(stuck)
 	}
-	o.release()
-	o.await(stuck)
-	o.close()
+	o.Release()
+	o.Await(stuck)
+	o.Close()
 }
 
-// leave ends the streams after an exec. What it has left behind may go on to
+// Leave ends the streams after an exec. What it has left behind may go on to
 // write, until the exec is deleted.
-func (o *stdio) leave(stuck time.Duration) {
+func (o *Streams) Leave(stuck time.Duration) {
 	if len(o.relays) == 0 {
-		o.finish(stuck)
+		o.Finish(stuck)
 		return
 	}
-	o.release()
-	o.closeStdin()
+	o.Release()
+	o.CloseStdin()
 }
 
-func (o *stdio) close() {
-	o.release()
-	o.closeStdin()
+func (o *Streams) Close() {
+	o.Release()
+	o.CloseStdin()
 	if o.tty != nil {
 		o.tty.close()
 	}
@@ -284,10 +288,10 @@ func (o *stdio) close() {
 	}
 }
 
-// handOver returns the process's three ends for a launcher, and a function
+// HandOver returns the process's three ends for a launcher, and a function
 // that closes those of them that were opened for it. With a terminal there
 // are none.
-func (o *stdio) handOver() ([]*os.File, func(), error) {
+func (o *Streams) HandOver() ([]*os.File, func(), error) {
 	if o.tty != nil {
 		return nil, func() {}, nil
 	}
