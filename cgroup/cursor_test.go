@@ -155,7 +155,7 @@ func TestRefused(t *testing.T) {
 		if err := Remove(dirs, time.Second); err == nil {
 			t.Errorf("Remove takes %s", dir)
 		}
-		if err := Limit(dir); err == nil {
+		if err := Limit(map[string]string{"": dir}); err == nil {
 			t.Errorf("Limit takes %s", dir)
 		}
 	}

@@ -20,8 +20,12 @@ const (
 
 // Limit bounds how many cgroups can be made below one of v2, and how deep. The
 // kernel checks the limits of all above a new cgroup. Where it has none (Linux
-// before 4.14) nothing is done.
-func Limit(dir string) error {
+// before 4.14), or there is none of v2, nothing is done.
+func Limit(dirs map[string]string) error {
+	dir := dirs[""]
+	if dir == "" {
+		return nil
+	}
 	c, err := open(dir)
 	if err != nil {
 		return fmt.Errorf("limit the cgroups below %s: %w", dir, err)

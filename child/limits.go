@@ -5,10 +5,10 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/launch"
 )
 
@@ -47,7 +47,7 @@ var raisesMemlock = sync.OnceValue(func() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
 	err := unix.Capget(&header, &sets[0])
-	return cgroups.IsCgroup2UnifiedMode() && err == nil && sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+	return cgroup.Unified() && err == nil && sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 })
 
 // withMemlock adds that limit to those of a process, if they do not name it:

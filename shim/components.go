@@ -64,7 +64,6 @@ type component struct {
 	log     *log.Entry
 	output  *componentOutput
 	limits  []*os.File // of cgroups, to put processes in
-	cpuDir  string     // its v1 cgroup for the controller cpu, if it has one
 	crashed func(service string, status uint32)
 	reports *rate.Limiter
 
@@ -245,9 +244,6 @@ func (s *componentSet) close() {
 		for _, c := range s.list {
 			if c.output != nil {
 				outputs.Go(c.output.close)
-			}
-			for _, f := range c.limits {
-				f.Close()
 			}
 		}
 	})

@@ -29,6 +29,8 @@ import (
 	"containerd-shim-rich/stdio"
 
 	"containerd-shim-rich/child"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // container is a task: pid 1, what is executed beside it, and what has to be
@@ -45,7 +47,7 @@ type container struct {
 	spec     *specs.Spec // as rewritten
 	made     made
 	lc       *libcontainer.Container
-	fence    *fence // nil unless the container may write to its cgroups on cgroup v2
+	fence    *cgroup.Fence // nil unless the container may write to its cgroups on cgroup v2
 	log      *log.Entry
 
 	init    *process
@@ -53,10 +55,11 @@ type container struct {
 	app     *app              // nil unless pid 1 is an init that uses the launcher
 	watch   *initWatch        // what it tells about its state; may be nil
 	console *stdio.ConsoleLog // what pid 1 itself says, if it has a console of its own
-	metrics metricsSource     // the container's cgroup
-	ooms    *oomWatch         // nil if the kernel refused it
+	metrics cgroup.Metrics    // the container's cgroup
+	ooms    *cgroup.OOMWatch  // nil if the kernel refused it
 	// components run beside the CMD; nil if there are none.
 	components *componentSet
+	shares     cgroup.Shares
 	gone       chan struct{} // closed when pid 1 has been waited for
 	hooks      *hookSet
 	halting    sync.Once
@@ -192,7 +195,7 @@ func (c *container) waitInit() {
 	c.afterInit(end, status, at)
 	c.init.io.Finish(c.stuck())
 	if c.ooms != nil {
-		c.ooms.stop()
+		c.ooms.Stop()
 	}
 	c.init.exited(status, at)
 	c.events.Add(&eventstypes.TaskExit{
@@ -220,6 +223,7 @@ func (c *container) stopListening() {
 		c.app.close()
 	}
 	c.components.close()
+	c.shares.Close()
 	ends.Wait()
 }
 

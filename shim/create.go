@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -17,7 +16,6 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/cgroups"
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be applied
-	"github.com/opencontainers/cgroups/systemd"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -39,7 +37,7 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	if r.Checkpoint != "" {
 		return nil, toRPC(fmt.Errorf("restore from checkpoint %s: %w", r.Checkpoint, errdefs.ErrNotImplemented))
 	}
-	awaitGrace()
+	cgroup.AwaitGrace()
 	ctx, err := s.reserve(ctx, r.ID)
 	if err != nil {
 		return nil, toRPC(err)
@@ -148,7 +146,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := c.addHooks(original, handler); err != nil {
 		return nil, err
 	}
-	revert.add(func() error { return c.fence.release() })
+	revert.add(func() error { return c.fence.Release() })
 	if err := c.configure(handler, rootfs); err != nil {
 		return nil, err
 	}
@@ -160,7 +158,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.fence.release(), c.hooks.hold(c.init.pid)); err != nil {
+	if err := errors.Join(c.fence.Release(), c.hooks.hold(c.init.pid)); err != nil {
 		return nil, err
 	}
 	c.forget()
@@ -251,7 +249,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		RunDir:    c.bundle.path(runDir),
 		Launcher:  filepath.Join(bin, launcherProgram),
 		DumbInit:  filepath.Join(bin, dumbInitProgram),
-		Cgroups:   cgroupLayout(),
+		Cgroups:   cgroup.Layout(),
 		Limits:    limits,
 
 		HostNetwork: hostNetwork,
@@ -311,26 +309,16 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	return nil
 }
 
-func cgroupLayout() initmode.CgroupLayout {
-	switch {
-	case cgroups.IsCgroup2UnifiedMode():
-		return initmode.CgroupUnified
-	case cgroups.IsCgroup2HybridMode():
-		return initmode.CgroupHybrid
-	}
-	return initmode.CgroupLegacy
-}
-
 // configure makes libcontainer's container.
 func (c *container) configure(handler handlerOptions, rootfs string) error {
 	if handler.systemdCgroup {
-		if err := checkSystemdCgroup(c.spec); err != nil {
+		if err := cgroup.CheckSystemd(c.spec); err != nil {
 			return err
 		}
 	}
 	cfg, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       c.id,
-		UseSystemdCgroup: throughSystemd(handler, c.spec),
+		UseSystemdCgroup: cgroup.ThroughSystemd(handler.systemdCgroup, c.spec),
 		NoPivotRoot:      handler.noPivotRoot,
 		NoNewKeyring:     handler.noNewKeyring,
 		Spec:             c.spec,
@@ -350,7 +338,7 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	if err != nil {
 		return err
 	}
-	if c.plan.PrivateCgroup && cgroups.IsCgroup2UnifiedMode() {
+	if c.plan.PrivateCgroup {
 		if err := c.raiseFence(cfg.Cgroups); err != nil {
 			return fmt.Errorf("make the cgroup around the container's: %w", err)
 		}
@@ -372,17 +360,20 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	return nil
 }
 
-// checkSystemdCgroup says what libcontainer's own errors leave out: that it
-// is an option of the handler which asks for systemd.
-func checkSystemdCgroup(spec *specs.Spec) error {
-	if !systemd.IsRunningSystemd() {
-		return fmt.Errorf("runtime option SystemdCgroup: value true: systemd does not run on this host; remove the option: %w", errdefs.ErrInvalidArgument)
+// raiseFence makes the fence of a container, and turns cg into the
+// configuration of a cgroup one level below.
+func (c *container) raiseFence(cg *cgroups.Cgroup) error {
+	f, err := cgroup.NewFence(cg)
+	if f == nil || err != nil {
+		return err
 	}
-	if spec.Linux != nil && spec.Linux.CgroupsPath != "" && strings.Count(spec.Linux.CgroupsPath, ":") != 2 {
-		return fmt.Errorf("linux.cgroupsPath: value %q: with the runtime option SystemdCgroup want slice:prefix:name: %w",
-			spec.Linux.CgroupsPath, errdefs.ErrInvalidArgument)
+	// Noted first: sweep removes also what an error leaves.
+	c.made.Fence = f.Around()
+	if err := c.bundle.store(madeFile, c.made); err != nil {
+		return err
 	}
-	return nil
+	c.fence = f
+	return f.Raise()
 }
 
 // revertContainer ends and removes a container that could not be started.
@@ -392,12 +383,13 @@ func (c *container) revertContainer() error {
 		c.app.close()
 	}
 	c.components.close()
+	c.shares.Close()
 	if c.watch != nil {
 		c.watch.close()
 	}
 	c.hooks.release()
 	if c.ooms != nil {
-		c.ooms.stop() // on cgroup v1 the end of the cgroup looks like one more event
+		c.ooms.Stop() // on cgroup v1 the end of the cgroup looks like one more event
 	}
 	if c.init != nil {
 		if _, err := c.init.proc.Pid(); err == nil {
@@ -484,19 +476,19 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 		return libcontainer.Load(c.bundle.path(stateDir), c.id)
 	})
 	if c.plan.PrivateCgroup && uid != 0 {
-		if err := delegate(pid, uid, gid); err != nil {
+		if err := cgroup.Delegate(pid, uid, gid); err != nil {
 			return fmt.Errorf("delegate the cgroup: %w", err)
 		}
 	}
 	// Read before systemd moves itself to a cgroup of its own.
-	if c.metrics, err = c.newMetrics(pid); err != nil {
+	if c.metrics, err = cgroup.NewMetrics(c.fence, pid, c.made.Cgroups); err != nil {
 		c.log.WithError(err).Warn("there will be no metrics")
 	}
-	if c.ooms, err = watchOOM(pid, c.made.Cgroups, func() { c.events.AddMinor(c.id, &eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
+	if c.ooms, err = cgroup.WatchOOM(pid, c.made.Cgroups, func() { c.events.AddMinor(c.id, &eventstypes.TaskOOM{ContainerID: c.id}) }); err != nil {
 		c.log.WithError(err).Warn("there will be no OOM events")
 	}
-	if own := c.made.Cgroups[""]; own != "" && c.fence == nil {
-		if err := cgroup.Limit(own); err != nil {
+	if c.fence == nil { // which has the limit itself
+		if err := cgroup.Limit(c.made.Cgroups); err != nil {
 			return err
 		}
 	}

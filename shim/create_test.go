@@ -9,6 +9,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // What a Create holds open for the time after it goes with it when it fails.
@@ -34,7 +36,7 @@ func TestRevertContainer(t *testing.T) {
 		lc:     lc,
 		bundle: bundle(dir),
 		hooks:  &hookSet{namespaces: map[specs.LinuxNamespaceType]*os.File{specs.NetworkNamespace: namespace}},
-		ooms: &oomWatch{stop: func() {
+		ooms: &cgroup.OOMWatch{Stop: func() {
 			watching = false
 			if _, err := os.Stat(filepath.Join(dir, "c1")); err != nil {
 				t.Errorf("the container is gone before the watch of its cgroup: %v", err)

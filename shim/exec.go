@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"containerd-shim-rich/stdio"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // Exec adds a process that Start will start.
@@ -24,7 +26,7 @@ func (s *service) Exec(_ context.Context, r *task.ExecProcessRequest) (*emptypb.
 	if err := c.addExec(r); err != nil {
 		return nil, toRPC(err)
 	}
-	awaitGrace() // it will be started soon
+	cgroup.AwaitGrace() // it will be started soon
 	return empty, nil
 }
 

@@ -20,6 +20,8 @@ import (
 	"containerd-shim-rich/launch"
 
 	"containerd-shim-rich/child"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // notExecuted is how libcontainer's process ends that could not become the
@@ -107,7 +109,7 @@ func (c *container) addHooks(original *specs.Spec, handler handlerOptions) error
 	}
 	h.record = hookRecord{
 		Prestart: limit(prestart), Poststop: limit(poststop),
-		SystemdCgroup: throughSystemd(handler, original), NoPivotRoot: handler.noPivotRoot, NoNewKeyring: handler.noNewKeyring,
+		SystemdCgroup: cgroup.ThroughSystemd(handler.systemdCgroup, original), NoPivotRoot: handler.noPivotRoot, NoNewKeyring: handler.noNewKeyring,
 	}
 	if c.spec.Hooks, err = ociHooks(original, c.options.HostHooks, c.options.HookTimeout); err != nil {
 		return err

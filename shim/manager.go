@@ -10,9 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/containerd/cgroups/v3"
-	"github.com/containerd/cgroups/v3/cgroup1"
-	"github.com/containerd/cgroups/v3/cgroup2"
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/defaults"
@@ -25,6 +22,8 @@ import (
 	"containerd-shim-rich/oci"
 
 	"containerd-shim-rich/child"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // groupAnnotations name the annotations whose value lets containers share a
@@ -137,7 +136,7 @@ func settle(params *bootapi.BootstrapParams) error {
 	// What is wrong with the options is said by Create, whose errors have a
 	// class.
 	if opts, err := bootstrapOptions(params); err == nil && opts.shimCgroup != "" {
-		if err := join(opts.shimCgroup, pid); err != nil {
+		if err := cgroup.Join(opts.shimCgroup, pid); err != nil {
 			return fmt.Errorf("runtime option ShimCgroup: value %q: %w", opts.shimCgroup, err)
 		}
 	}
@@ -145,21 +144,6 @@ func settle(params *bootapi.BootstrapParams) error {
 		return fmt.Errorf("adjust OOM score: %w", err)
 	}
 	return nil
-}
-
-func join(path string, pid int) error {
-	if cgroups.Mode() == cgroups.Unified {
-		cg, err := cgroup2.Load(path)
-		if err != nil {
-			return err
-		}
-		return cg.AddProc(uint64(pid))
-	}
-	cg, err := cgroup1.Load(cgroup1.StaticPath(path))
-	if err != nil {
-		return err
-	}
-	return cg.AddProc(uint64(pid))
 }
 
 // Stop removes whatever is left of a container whose shim is gone. It is

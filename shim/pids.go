@@ -25,7 +25,7 @@ func (s *service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsRespon
 	if c.init.current() == tasktypes.Status_STOPPED {
 		return nil, toRPC(fmt.Errorf("container %s has ended: %w", c.id, errdefs.ErrFailedPrecondition))
 	}
-	pids, err := cgroup.Pids(c.listed())
+	pids, err := cgroup.Pids(cgroup.Whole(c.made.Cgroups))
 	if err != nil {
 		return nil, toRPC(err)
 	}
@@ -48,13 +48,4 @@ func (s *service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsRespon
 		response.Processes = append(response.Processes, info)
 	}
 	return response, nil
-}
-
-// listed is the cgroup in which all processes of the container are, with those
-// below it: that of the v1 hierarchy which libcontainer needs, or that of v2.
-func (c *container) listed() string {
-	if dir := c.made.Cgroups["devices"]; dir != "" {
-		return dir
-	}
-	return c.made.Cgroups[""]
 }

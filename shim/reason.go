@@ -3,9 +3,9 @@ package shim
 import (
 	"time"
 
-	cgroupmanager "github.com/opencontainers/cgroups/manager"
-
 	"containerd-shim-rich/hooks"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // ending is what hooks and the log are told about the end of the CMD.
@@ -48,13 +48,5 @@ func (c *container) ending(end ending, status uint32, at time.Time) hooks.Ending
 func (c *container) oomKilled() bool {
 	cfg := c.lc.Config()
 	state, err := c.lc.State()
-	if err != nil {
-		return false
-	}
-	m, err := cgroupmanager.NewWithPaths(cfg.Cgroups, state.CgroupPaths)
-	if err != nil {
-		return false
-	}
-	n, err := m.OOMKillCount()
-	return err == nil && n > 0
+	return err == nil && cgroup.OOMKilled(cfg.Cgroups, state.CgroupPaths)
 }

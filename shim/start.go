@@ -19,6 +19,8 @@ import (
 	"containerd-shim-rich/stdio"
 
 	"containerd-shim-rich/child"
+
+	"containerd-shim-rich/cgroup"
 )
 
 // Start lets pid 1 of a created container go on, or starts an exec.
@@ -92,7 +94,7 @@ func (c *container) startExec(ctx context.Context, p *process, namespace string)
 		case <-ctx.Done():
 		}
 	}()
-	awaitGrace()
+	cgroup.AwaitGrace()
 	if err := c.runExec(ctx, p, namespace); err != nil {
 		c.running.Done()
 		p.never()
@@ -157,9 +159,9 @@ func (c *container) runBeside(ctx context.Context, p *process) error {
 // inCgroup starts a process where pid 1 is in the container's cgroups, also if
 // that moves meanwhile.
 func (c *container) inCgroup(p *libcontainer.Process, start func() error) error {
-	c.fence.place(p, c.init.pid)
+	c.fence.Place(p, c.init.pid)
 	err := start()
-	if err := c.fence.clear(c.init.pid); err != nil && !c.pid1.Exiting() {
+	if err := c.fence.Clear(c.init.pid); err != nil && !c.pid1.Exiting() {
 		c.log.WithError(err).Warn("move processes to the init's cgroup")
 	}
 	return err

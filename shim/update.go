@@ -46,14 +46,14 @@ func (c *container) update(change *anypb.Any) error {
 	if err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
-	if err := c.components.fit(c.resources, merged); err != nil {
+	if err := c.shares.Fit(c.resources, merged); err != nil {
 		return err
 	}
-	if err := c.fence.update(cgroup.Resources, func() error { return c.set(*cgroup.Resources) }); err != nil {
+	if err := c.fence.Update(cgroup.Resources, func() error { return c.set(*cgroup.Resources) }); err != nil {
 		return err
 	}
 	c.resources = merged
-	return c.components.fit(merged)
+	return c.shares.Fit(merged)
 }
 
 // set changes the limits of the container's own cgroups, and leaves the rules

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters namespaces before the Go runtime starts
 
+	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/shim"
 )
 
@@ -37,7 +38,7 @@ func main() {
 	if done, status := shim.RunHook(os.Args[1:]); done {
 		os.Exit(status)
 	}
-	if shim.Hold(os.Args[1:]) {
+	if cgroup.Hold(os.Args[1:]) {
 		return
 	}
 	// The library would print the version of containerd.

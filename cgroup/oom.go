@@ -1,31 +1,32 @@
-package shim
+package cgroup
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
-	"github.com/containerd/cgroups/v3"
+	cgroupmanager "github.com/opencontainers/cgroups/manager"
+
 	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/fscommon"
 	"golang.org/x/sys/unix"
 )
 
-// oomWatch reports each time the kernel kills a process of a container for
+// OOMWatch reports each time the kernel kills a process of a container for
 // lack of memory.
-type oomWatch struct {
-	// stop ends the watch. What has happened by then is reported before it
+type OOMWatch struct {
+	// Stop ends the watch. What has happened by then is reported before it
 	// returns, and nothing afterwards.
-	stop func()
+	Stop func()
 }
 
-// watchOOM watches the cgroup of a process, whose directories are known where
+// WatchOOM watches the cgroup of a process, whose directories are known where
 // it has some of version 1.
-func watchOOM(pid int, v1 map[string]string, report func()) (*oomWatch, error) {
-	if cgroups.Mode() == cgroups.Unified {
+func WatchOOM(pid int, v1 map[string]string, report func()) (*OOMWatch, error) {
+	if Unified() {
 		path, err := cgroup2.PidGroupPath(pid)
 		if err != nil {
 			return nil, fmt.Errorf("find cgroup: %w", err)
@@ -45,7 +46,7 @@ func watchOOM(pid int, v1 map[string]string, report func()) (*oomWatch, error) {
 
 // watchEventFD watches a descriptor that the kernel writes to just before it
 // kills (Documentation/admin-guide/cgroup-v1/memory.rst, OOM Control).
-func watchEventFD(fd int, report func()) (*oomWatch, error) {
+func watchEventFD(fd int, report func()) (*OOMWatch, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -64,7 +65,7 @@ func watchEventFD(fd int, report func()) (*oomWatch, error) {
 			continue
 		}
 	}()
-	return &oomWatch{stop: func() {
+	return &OOMWatch{Stop: func() {
 		defer f.Close()
 		if f.SetReadDeadline(time.Now()) != nil {
 			return
@@ -85,30 +86,23 @@ func watchEventFD(fd int, report func()) (*oomWatch, error) {
 
 // watchMemoryEvents watches the memory.events of a cgroup, whose counters
 // include those of the cgroups below (Documentation/admin-guide/cgroup-v2.rst).
-func watchMemoryEvents(dir string, report func()) (*oomWatch, error) {
+func watchMemoryEvents(dir string, report func()) (*OOMWatch, error) {
 	const events = "memory.events"
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init", err)
 	}
-	f := os.NewFile(uintptr(fd), events)
+	f, done := os.NewFile(uintptr(fd), events), make(chan struct{})
 	if _, err := unix.InotifyAddWatch(fd, filepath.Join(dir, events), unix.IN_MODIFY); err != nil {
 		f.Close()
 		return nil, &os.PathError{Op: "watch", Path: filepath.Join(dir, events), Err: err}
 	}
-	var mu sync.Mutex
 	seen, err := fscommon.GetValueByKey(dir, events, "oom_kill")
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	stopped := false
 	look := func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		if stopped {
-			return os.ErrClosed
-		}
 		kills, err := fscommon.GetValueByKey(dir, events, "oom_kill")
 		if err == nil && kills > seen {
 			seen = kills
@@ -117,6 +111,7 @@ func watchMemoryEvents(dir string, report func()) (*oomWatch, error) {
 		return err
 	}
 	go func() {
+		defer close(done)
 		buf := make([]byte, 4096)
 		for {
 			if _, err := f.Read(buf); err != nil {
@@ -127,11 +122,23 @@ func watchMemoryEvents(dir string, report func()) (*oomWatch, error) {
 			}
 		}
 	}()
-	return &oomWatch{stop: func() {
+	return &OOMWatch{Stop: func() {
+		defer f.Close()
+		if f.SetReadDeadline(time.Now()) != nil {
+			return
+		}
+		<-done
 		_ = look() // the cgroup may be gone, and with it all there was to see
-		mu.Lock()
-		stopped = true
-		mu.Unlock()
-		f.Close()
 	}}, nil
+}
+
+// OOMKilled reports whether the kernel has killed processes in the cgroups of a
+// container for want of memory.
+func OOMKilled(config *cgroups.Cgroup, paths map[string]string) bool {
+	m, err := cgroupmanager.NewWithPaths(config, paths)
+	if err != nil {
+		return false
+	}
+	n, err := m.OOMKillCount()
+	return err == nil && n > 0
 }

@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"testing"
@@ -23,11 +23,11 @@ func TestThroughSystemd(t *testing.T) {
 		{true, "", true},
 	} {
 		spec := &specs.Spec{Linux: &specs.Linux{CgroupsPath: tc.path}}
-		if got := throughSystemd(handlerOptions{systemdCgroup: tc.option}, spec); got != tc.want {
+		if got := ThroughSystemd(tc.option, spec); got != tc.want {
 			t.Errorf("option %v, path %q: %v, want %v", tc.option, tc.path, got, tc.want)
 		}
 	}
-	if throughSystemd(handlerOptions{}, &specs.Spec{}) {
+	if ThroughSystemd(false, &specs.Spec{}) {
 		t.Error("a spec without a Linux part asks for systemd")
 	}
 }

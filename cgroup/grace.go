@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"os"
@@ -12,7 +12,7 @@ import (
 // graceWaits has 1 while a goroutine of awaitGrace waits.
 var graceWaits atomic.Int32
 
-// awaitGrace begins, in the background, the wait that the next move of a
+// AwaitGrace begins, in the background, the wait that the next move of a
 // process to another cgroup would have to go through.
 //
 // Such a move takes a lock that all forks and exits of the host share
@@ -24,7 +24,7 @@ var graceWaits atomic.Int32
 // the cgroup where it is. It may fail, and then nothing is lost but time. A
 // new shim has begun before its Go runtime did
 // (cmd/containerd-shim-rich-v2/grace.c).
-func awaitGrace() {
+func AwaitGrace() {
 	if !graceWaits.CompareAndSwap(0, 1) {
 		return
 	}
@@ -38,7 +38,7 @@ func awaitGrace() {
 
 // ownCgroup is this process's cgroup in any one hierarchy.
 func ownCgroup() (string, error) {
-	if !cgroups.IsCgroup2UnifiedMode() {
+	if !Unified() {
 		return cgroups.GetOwnCgroupPath("devices") // libcontainer needs that one
 	}
 	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")

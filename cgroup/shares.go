@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"errors"
@@ -7,13 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/containerd/errdefs"
-	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
-
-	"containerd-shim-rich/components"
-	"containerd-shim-rich/config"
-	"containerd-shim-rich/initmode"
 )
 
 const (
@@ -22,65 +16,70 @@ const (
 	cpuPeriod = 100000
 	// minQuota is the kernel's least quota in µs.
 	minQuota = 1000
-	// mainCgroup holds all processes but the components' with limits, where
+	// mainCgroup holds all processes but those with limits of their own, where
 	// a cgroup with processes cannot have children with limits.
 	mainCgroup = "rich-main"
 )
 
-// checkLimits refuses limits of components in a container without a pid
-// namespace of its own. Their launchers get files to which the kernel lets them
-// write any process id of their namespace, as the host's root: there that would
-// be one of another container or of the host.
-func checkLimits(list []initmode.Component, spec *specs.Spec) error {
-	private, pidns := initmode.PrivatePID(spec)
-	if private {
-		return nil
+// Share is what a component may use of what its container has, in a cgroup
+// below the container's.
+type Share struct {
+	Name   string // of the component
+	Memory int64  // bytes, 0 for no limit
+	CPU    int64  // hundredths of a processor, 0 for no limit
+
+	procs []*os.File // puts processes there
+	cpu   string     // the v1 cgroup for the controller cpu, if it has one
+}
+
+// Shares are those of a container's components. nil is none.
+type Shares []*Share
+
+// Divide makes the cgroups of components below those of a container with the
+// limits have, whose pid 1 has not started anything yet. On v2 it makes none if
+// the init has the cgroup to itself.
+func Divide(paths map[string]string, owned bool, pid int, have *specs.LinuxResources, list []Share) (_ Shares, err error) {
+	if Unified() && owned {
+		return nil, nil
 	}
-	for _, comp := range list {
-		key := ""
-		switch {
-		case comp.Memory > 0:
-			key = "memory"
-		case comp.CPU > 0:
-			key = "cpus"
-		default:
-			continue
+	s := make(Shares, len(list))
+	for i := range list {
+		s[i] = &list[i]
+	}
+	if Unified() {
+		err = s.limitV2(paths[""], pid)
+	} else {
+		err = s.limitV1(paths, have)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Files put a process into the cgroups of a component; none if it has none.
+func (s Shares) Files(name string) []*os.File {
+	for _, c := range s {
+		if c.Name == name {
+			return c.procs
 		}
-		return fmt.Errorf("%s: %s: linux.namespaces: the container %s, where a component cannot have limits of its own; "+
-			"give the container its own pid namespace, choose no such component for it, or remove the key: %w",
-			filepath.Join(components.Dir, comp.Name+".toml"), key, pidns, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// limitComponents makes the cgroups of the components with limits, below the
-// container's own. Their launchers get the files with which they put a
-// component there: only they know it in time, and a process id of theirs
-// means a process of the container and no other.
-func (c *container) limitComponents() error {
-	limited := false
-	for _, comp := range c.plan.Components {
-		limited = limited || comp.Memory > 0 || comp.CPU > 0
+// Close closes these files.
+func (s Shares) Close() {
+	for _, c := range s {
+		for _, f := range c.procs {
+			f.Close()
+		}
 	}
-	if !limited {
-		return nil
-	}
-	state, err := c.lc.State()
-	if err != nil {
-		return err
-	}
-	if !cgroups.IsCgroup2UnifiedMode() {
-		return c.components.limitV1(state.CgroupPaths, c.resources)
-	}
-	if c.plan.Init == config.InitSystemd {
-		return nil // it has the cgroups to itself: the units say the limits
-	}
-	return c.components.limitV2(state.CgroupPaths[""], c.init.pid)
 }
 
 // limitV1 uses the v1 controllers memory and cpu.
-func (s *componentSet) limitV1(paths map[string]string, have *specs.LinuxResources) error {
-	for _, c := range s.list {
+func (s Shares) limitV1(paths map[string]string, have *specs.LinuxResources) error {
+	for _, c := range s {
 		if c.Memory > 0 {
 			dir, err := c.join(paths["memory"], "memory")
 			if err != nil {
@@ -103,7 +102,7 @@ func (s *componentSet) limitV1(paths map[string]string, have *specs.LinuxResourc
 			if err := setQuota(dir, c.CPU, have); err != nil {
 				return err
 			}
-			c.cpuDir = dir
+			c.cpu = dir
 		}
 	}
 	return nil
@@ -112,7 +111,7 @@ func (s *componentSet) limitV1(paths map[string]string, have *specs.LinuxResourc
 // limitV2 makes room below the container's cgroup: one with controllers for
 // its children has no processes of its own (cgroup-v2, No Internal Process
 // Constraint). Pid 1 has not started anything yet.
-func (s *componentSet) limitV2(dir string, pid int) error {
+func (s Shares) limitV2(dir string, pid int) error {
 	leaf := filepath.Join(dir, mainCgroup)
 	if err := os.Mkdir(leaf, 0o755); err != nil {
 		return err
@@ -123,10 +122,7 @@ func (s *componentSet) limitV2(dir string, pid int) error {
 	if err := set(dir, "cgroup.subtree_control", "+memory +cpu"); err != nil {
 		return fmt.Errorf("limits of components: %w", err)
 	}
-	for _, c := range s.list {
-		if c.Memory == 0 && c.CPU == 0 {
-			continue
-		}
+	for _, c := range s {
 		own, err := c.join(dir, "")
 		if err != nil {
 			return err
@@ -150,12 +146,12 @@ func (s *componentSet) limitV2(dir string, pid int) error {
 
 // join makes the cgroup of a component and keeps the file that puts processes
 // in it.
-func (c *component) join(parent, controller string) (string, error) {
+func (c *Share) join(parent, controller string) (string, error) {
 	if parent == "" {
 		return "", fmt.Errorf("component %s: the host has no cgroup controller %s, which its limit needs", c.Name, controller)
 	}
 	dir := filepath.Join(parent, "rich-"+c.Name)
-	if err := os.Mkdir(dir, 0o755); errors.Is(err, os.ErrExist) && len(c.limits) > 0 {
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, os.ErrExist) && len(c.procs) > 0 {
 		return dir, nil // the controllers share a hierarchy
 	} else if err != nil {
 		return "", err
@@ -164,7 +160,7 @@ func (c *component) join(parent, controller string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c.limits = append(c.limits, procs)
+	c.procs = append(c.procs, procs)
 	return dir, nil
 }
 
@@ -193,21 +189,18 @@ func quota(hundredths int64, have *specs.LinuxResources) int64 {
 	return max(want, minQuota)
 }
 
-// fit adapts the v1 limits to a change of the container's: before it they
+// Fit adapts the v1 limits to a change of the container's: before it they
 // must fit both, after it the new ones.
-func (s *componentSet) fit(have ...*specs.LinuxResources) error {
-	if s == nil {
-		return nil
-	}
-	for _, c := range s.list {
-		if c.cpuDir == "" {
+func (s Shares) Fit(have ...*specs.LinuxResources) error {
+	for _, c := range s {
+		if c.cpu == "" {
 			continue
 		}
 		hundredths := c.CPU
 		for _, h := range have {
 			hundredths = min(hundredths, max(1, quota(hundredths, h)*100/cpuPeriod))
 		}
-		if err := setQuota(c.cpuDir, hundredths, have[0]); err != nil {
+		if err := setQuota(c.cpu, hundredths, have[0]); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/errdefs"
@@ -18,11 +19,9 @@ import (
 	cgroupmanager "github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
-
-	"containerd-shim-rich/cgroup"
 )
 
-// fence is the cgroup that a spec names for a container that may write to its
+// Fence is the cgroup that a spec names for a container that may write to its
 // cgroups (cgroup v2 only). The container's own is one level below it, with
 // the same limits, which are there to be read: those that hold are the
 // fence's, to which no file leads from within the container. systemd-nspawn
@@ -35,7 +34,7 @@ import (
 // namespace, but only within that very namespace: who unshares a further one,
 // with a user namespace for the privilege, may write (cgroup_namespaces(7);
 // Documentation/admin-guide/cgroup-v2.rst, Delegation Containment).
-type fence struct {
+type Fence struct {
 	config  *cgroups.Cgroup
 	manager cgroups.Manager
 	// inner is the path of the container's cgroup in the hierarchy.
@@ -51,24 +50,13 @@ const (
 	holdCgroup  = "hold"
 )
 
-// raiseFence makes the fence of a container, and turns cg into the
-// configuration of a cgroup one level below.
-func (c *container) raiseFence(cg *cgroups.Cgroup) error {
-	f, err := newFence(cg)
-	if err != nil {
-		return err
+// NewFence plans a fence, and turns cg into the configuration of a cgroup one
+// level below. It is nil where there is none: on v1 the limits are in other
+// hierarchies than what a container may write to.
+func NewFence(cg *cgroups.Cgroup) (*Fence, error) {
+	if !Unified() {
+		return nil, nil
 	}
-	// Noted first: sweep removes also what an error leaves.
-	c.made.Fence = f.config
-	if err := c.bundle.store(madeFile, c.made); err != nil {
-		return err
-	}
-	c.fence = f
-	return f.raise()
-}
-
-// newFence plans a fence.
-func newFence(cg *cgroups.Cgroup) (*fence, error) {
 	around := *cg
 	around.OwnerUID = nil
 	around.Resources = withoutDevices(cg.Resources)
@@ -80,7 +68,7 @@ func newFence(cg *cgroups.Cgroup) (*fence, error) {
 	if pids, err := cgroups.GetAllPids(manager.Path("")); err == nil && len(pids) > 0 {
 		return nil, fmt.Errorf("linux.cgroupsPath: %s has processes already; give each container a path of its own: %w", outer, errdefs.ErrFailedPrecondition)
 	}
-	f := &fence{config: &around, inner: path.Join("/", outer, innerCgroup)}
+	f := &Fence{config: &around, inner: path.Join("/", outer, innerCgroup)}
 	if !around.Systemd {
 		// Whoever removes it may be in another cgroup, from which a
 		// relative path would lead elsewhere.
@@ -103,16 +91,19 @@ func withoutDevices(r *cgroups.Resources) *cgroups.Resources {
 	return &rest
 }
 
+// Around is the configuration of a fence, by which it is removed.
+func (f *Fence) Around() *cgroups.Cgroup { return f.config }
+
 // outer is the fence's path in the hierarchy.
-func (f *fence) outer() string { return path.Dir(f.inner) }
+func (f *Fence) outer() string { return path.Dir(f.inner) }
 
 // dir is a cgroup within the fence in the file system.
-func (f *fence) dir(name ...string) string {
+func (f *Fence) dir(name ...string) string {
 	return filepath.Join(slices.Concat([]string{fs2.UnifiedMountpoint, f.outer()}, name)...)
 }
 
-// raise makes the fence.
-func (f *fence) raise() error {
+// Raise makes the fence.
+func (f *Fence) Raise() error {
 	pid := -1
 	if f.config.Systemd {
 		// systemd makes no scope without a process (systemd.scope(5)).
@@ -137,11 +128,11 @@ func (f *fence) raise() error {
 	if err := f.manager.Set(f.config.Resources); err != nil {
 		return fmt.Errorf("set limits: %w", err)
 	}
-	return cgroup.Limit(f.dir())
+	return Limit(map[string]string{"": f.dir()})
 }
 
-// release ends what has kept the fence.
-func (f *fence) release() error {
+// Release ends what has kept the fence.
+func (f *Fence) Release() error {
 	if f == nil || f.leave == nil {
 		return nil
 	}
@@ -150,11 +141,11 @@ func (f *fence) release() error {
 	return leave()
 }
 
-// place makes a process that is to be started join the cgroup of pid 1, if
+// Place makes a process that is to be started join the cgroup of pid 1, if
 // that has left the top. libcontainer itself turns to it only when the top
 // does not take processes any more: later than an init that manages cgroups
 // has left it, and too late for one that wants it to be empty.
-func (f *fence) place(p *libcontainer.Process, pid1 int) {
+func (f *Fence) Place(p *libcontainer.Process, pid1 int) {
 	if f == nil {
 		return
 	}
@@ -165,7 +156,7 @@ func (f *fence) place(p *libcontainer.Process, pid1 int) {
 
 // leaf returns where pid 1 is, relative to the container's cgroup, "" if it
 // is at its top.
-func (f *fence) leaf(pid1 int) (string, error) {
+func (f *Fence) leaf(pid1 int) (string, error) {
 	at, err := cgroup2.PidGroupPath(pid1)
 	if err != nil {
 		return "", err
@@ -177,11 +168,11 @@ func (f *fence) leaf(pid1 int) (string, error) {
 	return rel, nil
 }
 
-// clear moves what has come to the top of the container's cgroup to where
+// Clear moves what has come to the top of the container's cgroup to where
 // pid 1 is, if that has left it meanwhile: while there are processes, an init
 // cannot give controllers to its services
 // (Documentation/admin-guide/cgroup-v2.rst, No Internal Process Constraint).
-func (f *fence) clear(pid1 int) error {
+func (f *Fence) Clear(pid1 int) error {
 	if f == nil {
 		return nil
 	}
@@ -202,9 +193,9 @@ func (f *fence) clear(pid1 int) error {
 	return errors.Join(errs...)
 }
 
-// update changes the limits of the fence and then, by inner, those of the
+// Update changes the limits of the fence and then, by inner, those of the
 // container's cgroup. It reverts them if one is refused.
-func (f *fence) update(resources *cgroups.Resources, inner func() error) error {
+func (f *Fence) Update(resources *cgroups.Resources, inner func() error) error {
 	if f == nil {
 		return inner()
 	}
@@ -220,8 +211,8 @@ func (f *fence) update(resources *cgroups.Resources, inner func() error) error {
 	return nil
 }
 
-// removeFence removes a fence when the container's cgroup is gone.
-func removeFence(around *cgroups.Cgroup) error {
+// RemoveFence removes a fence when the container's cgroup is gone.
+func RemoveFence(around *cgroups.Cgroup, limit time.Duration) error {
 	if around == nil {
 		return nil
 	}
@@ -229,7 +220,7 @@ func removeFence(around *cgroups.Cgroup) error {
 	if err != nil {
 		return err
 	}
-	if err := cgroup.Remove(map[string]string{"": manager.Path("")}, removeWait); err != nil {
+	if err := Remove(map[string]string{"": manager.Path("")}, limit); err != nil {
 		return err
 	}
 	if err := manager.Destroy(); err != nil {
@@ -252,7 +243,7 @@ func Hold(args []string) bool {
 }
 
 // hold starts a process that stays until release, or until this one is gone.
-func (f *fence) hold() (pid int, err error) {
+func (f *Fence) hold() (pid int, err error) {
 	cmd := exec.Command("/proc/self/exe", holdCommand)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"bufio"
@@ -15,10 +15,10 @@ import (
 // (cgroups(7), Cgroups v2 delegation).
 const delegateFile = "/sys/kernel/cgroup/delegate"
 
-// delegate gives the container's cgroup in the v2 hierarchy to the root of
+// Delegate gives the container's cgroup in the v2 hierarchy to the root of
 // its user namespace, whose init makes cgroups of its own below. The limits,
 // which other files hold, stay out of its reach.
-func delegate(pid, uid, gid int) error {
+func Delegate(pid, uid, gid int) error {
 	paths, err := cgroups.ParseCgroupFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func delegate(pid, uid, gid int) error {
 		return fmt.Errorf("process %d: in no cgroup of the v2 hierarchy", pid)
 	}
 	mount := "/sys/fs/cgroup"
-	if !cgroups.IsCgroup2UnifiedMode() {
+	if !Unified() {
 		mount = filepath.Join(mount, "unified")
 	}
 	dir, err := os.OpenRoot(filepath.Join(mount, own))
