@@ -19,6 +19,7 @@ import (
 // process's, whoever has its number by now.
 type Proc struct{ dir *os.File }
 
+// OpenProc opens whoever has a number now.
 func OpenProc(pid int) (Proc, error) {
 	dir, err := os.Open(fmt.Sprintf("/proc/%d", pid))
 	return Proc{dir}, err
@@ -83,8 +84,8 @@ const (
 	FlagForkNoExec = 0x40 // PF_FORKNOEXEC: it still is what its parent is
 )
 
-// processStat is some of what proc_pid_stat(5) tells.
-type processStat struct {
+// Stat is some of what proc_pid_stat(5) tells.
+type Stat struct {
 	name   string
 	state  string
 	Parent int
@@ -93,7 +94,7 @@ type processStat struct {
 }
 
 // Stat describes the process; ok is false if it is gone.
-func (p Proc) Stat() (s processStat, ok bool) {
+func (p Proc) Stat() (s Stat, ok bool) {
 	data, err := p.Read("stat")
 	if err != nil {
 		return s, false
@@ -118,10 +119,10 @@ func (p Proc) Stat() (s processStat, ok bool) {
 }
 
 // statOf describes whoever has a number now.
-func statOf(pid int) (processStat, bool) {
+func statOf(pid int) (Stat, bool) {
 	p, err := OpenProc(pid)
 	if err != nil {
-		return processStat{}, false
+		return Stat{}, false
 	}
 	defer p.Close()
 	return p.Stat()

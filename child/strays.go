@@ -47,6 +47,7 @@ type Children struct {
 	raisers int
 }
 
+// New returns what has no children yet.
 func New() *Children {
 	c := &Children{failed: make(chan struct{}, 1), owned: map[int]*libcontainer.Process{}}
 	go func() {
@@ -233,7 +234,7 @@ func (c *Children) straysOf(list string) map[int]bool {
 
 // stray reports whether a process is one of libcontainer's before it has become
 // what it was started for, and nobody's.
-func (c *Children) stray(process Proc, pid int) (processStat, bool) {
+func (c *Children) stray(process Proc, pid int) (Stat, bool) {
 	c.mu.Lock()
 	_, owned := c.owned[pid]
 	c.mu.Unlock()

@@ -19,6 +19,8 @@ import (
 	"containerd-shim-rich/initmode"
 
 	"containerd-shim-rich/cgroup"
+
+	"containerd-shim-rich/logs"
 )
 
 // What this runtime keeps in a bundle, all below one directory.
@@ -204,7 +206,7 @@ func removeMountPoints(m made) error {
 // sweep removes everything of a container but its bundle: the cgroup around
 // it, its mount points in the image, then the mounts on the host.
 func (b bundle) sweep(m made) error {
-	errs := []error{cgroup.RemoveFence(m.Fence, removeWait), removeMountPoints(m), removeVolumePoints(m.Volumes), removeLogs(m.Logs)}
+	errs := []error{cgroup.RemoveFence(m.Fence, removeWait), removeMountPoints(m), removeVolumePoints(m.Volumes), logs.Remove(m.Logs)}
 	if err := mount.UnmountRecursive(b.path(componentsDir), unix.MNT_DETACH); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("unmount %s: %w", b.path(componentsDir), err))
 	}

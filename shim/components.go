@@ -23,6 +23,8 @@ import (
 	"containerd-shim-rich/hooks"
 	"containerd-shim-rich/initmode"
 	"containerd-shim-rich/launch"
+
+	"containerd-shim-rich/logs"
 )
 
 // componentsDir holds, in a bundle, the directories of the components.
@@ -62,7 +64,7 @@ type componentSet struct {
 type component struct {
 	initmode.Component
 	log     *log.Entry
-	output  *componentOutput
+	output  *logs.Output
 	limits  []*os.File // of cgroups, to put processes in
 	crashed func(service string, status uint32)
 	reports *rate.Limiter
@@ -174,23 +176,23 @@ func (c *container) newComponents(uid, gid int) (_ *componentSet, err error) {
 			failed:    make(chan struct{}),
 		}
 		s.list = append(s.list, comp)
-		var to lineWriter
+		var to logs.Writer
 		switch planned.Log {
 		case components.LogContainer:
 			var fds [2]int
 			var end string
 			if fds, end, err = c.init.io.Anew(); err == nil {
-				to = newContainerLog(planned.Name, fds, end)
+				to = logs.NewStreams(planned.Name, fds, end)
 			}
 		case components.LogSyslog:
 			to = comp
 		default:
-			to, err = openFileLog(c.made.Logs, planned.Name, planned.LogSize)
+			to, err = logs.OpenFile(c.made.Logs, planned.Name, planned.LogSize)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("log of component %s: %w", planned.Name, err)
 		}
-		if comp.output, err = newComponentOutput(to, uid, gid); err != nil {
+		if comp.output, err = logs.NewOutput(to, uid, gid); err != nil {
 			return nil, fmt.Errorf("streams of component %s: %w", planned.Name, err)
 		}
 	}
@@ -243,7 +245,7 @@ func (s *componentSet) close() {
 		defer outputs.Wait()
 		for _, c := range s.list {
 			if c.output != nil {
-				outputs.Go(c.output.close)
+				outputs.Go(c.output.Close)
 			}
 		}
 	})
@@ -490,7 +492,7 @@ func (c *component) follow(a *app, conn *launch.Conn) error {
 			return err
 		}
 	}
-	if err := conn.Send(c.Order, c.output.theirs[:]...); err != nil {
+	if err := conn.Send(c.Order, c.output.Ends[:]...); err != nil {
 		return err
 	}
 	if err := a.door.untimed(conn); err != nil {
@@ -548,7 +550,7 @@ func (c *component) ended(m launch.Ended) {
 		if m.Again >= 0 {
 			l = l.WithField("restart-in", time.Duration(m.Again)*time.Millisecond)
 		}
-		words := c.output.lastWords()
+		words := c.output.LastWords()
 		switch {
 		case m.Requested:
 			l.Info("component ended")
@@ -601,8 +603,8 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// writeLine sends a line to the syslog in the container.
-func (c *component) writeLine(_ string, line []byte, _ bool) bool {
+// WriteLine sends a line to the syslog in the container.
+func (c *component) WriteLine(_ string, line []byte, _ bool) bool {
 	c.mu.Lock()
 	conn := c.conn
 	c.mu.Unlock()

@@ -30,6 +30,8 @@ import (
 	"containerd-shim-rich/stdio"
 
 	"containerd-shim-rich/child"
+
+	"containerd-shim-rich/logs"
 )
 
 // Create makes a container whose pid 1 waits for Start.
@@ -96,7 +98,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		execs:    map[string]*process{},
 		gone:     make(chan struct{}),
 		crashes:  rate.NewLimiter(reportsPerSecond, maxReports),
-		log:      hostLog(log.G(ctx).WithField("container", r.ID)),
+		log:      logs.Host(log.G(ctx).WithField("container", r.ID)),
 	}
 	// A Create that was interrupted may have left something.
 	if _, err := remains(r.Bundle, s.children); err != nil {
@@ -126,7 +128,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err := b.linkState(handler.root, s.namespace); err != nil {
 		return nil, fmt.Errorf("runtime option Root: value %q: %w", handler.root, err)
 	}
-	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0, Logs: logPath(s.namespace, r.ID)}
+	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0, Logs: logs.Dir(s.namespace, r.ID)}
 	if c.made.Mounted {
 		c.made.Rootfs = filepath.Join(r.Bundle, rootfsDir)
 	}

@@ -269,6 +269,7 @@ func (o *Streams) Leave(stuck time.Duration) {
 	o.CloseStdin()
 }
 
+// Close ends the streams at once.
 func (o *Streams) Close() {
 	o.Release()
 	o.CloseStdin()

@@ -22,9 +22,9 @@ const (
 	// drainBusy is how long it is copied while there is more and more of it:
 	// what a process has written itself is then long gone.
 	drainBusy = 3 * drainQuiet
-	// DrainStuck is how long the reader of the output may take nothing, and
-	// killedStuck the same after SIGKILL, whose sender wants the end.
-	DrainStuck  = 10 * time.Second
+	// DrainStuck is how long the reader of the output may take nothing.
+	DrainStuck = 10 * time.Second
+	// KilledStuck is the same after SIGKILL, whose sender wants the end.
 	KilledStuck = 2 * time.Second
 )
 
@@ -287,6 +287,7 @@ type ConsoleSocket struct {
 	ours, Theirs *os.File
 }
 
+// NewConsoleSocket makes a pair of which Theirs is for the new process.
 func NewConsoleSocket() (*ConsoleSocket, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -319,6 +320,7 @@ func (c *ConsoleSocket) Receive() (*os.File, error) {
 	return nil, errors.New("the process sent no terminal")
 }
 
+// Close closes both.
 func (c *ConsoleSocket) Close() {
 	c.ours.Close()
 	c.Theirs.Close()

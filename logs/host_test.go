@@ -1,4 +1,4 @@
-package shim
+package logs
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ func TestHostLogBounds(t *testing.T) {
 	base := logrus.New()
 	base.Out = &out
 	base.Level = logrus.DebugLevel
-	entry := hostLog(logrus.NewEntry(base).WithField("container", "one"))
+	entry := Host(logrus.NewEntry(base).WithField("container", "one"))
 	entry.WithField("text", strings.Repeat("x", 10*maxLogLine)).Info("long")
 	line := out.String()
 	if len(line) != maxLogLine || !strings.HasSuffix(line, "x\n") || strings.Count(line, "\n") != 1 {
@@ -34,7 +34,7 @@ func TestHostLogBounds(t *testing.T) {
 	if text := out.String(); strings.Count(text, "more told about it") != 1 || strings.Count(text, "later") != 2 || !strings.Contains(text, "container=one") {
 		t.Errorf("the end of the log is %q", text[len(text)-1000:])
 	}
-	other := hostLog(logrus.NewEntry(base).WithField("container", "two"))
+	other := Host(logrus.NewEntry(base).WithField("container", "two"))
 	out.Reset()
 	other.Info("quiet")
 	if !strings.Contains(out.String(), "quiet") {

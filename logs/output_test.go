@@ -1,4 +1,4 @@
-package shim
+package logs
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ type lineRecorder struct {
 	closed bool
 }
 
-func (r *lineRecorder) writeLine(stream string, line []byte, partial bool) bool {
+func (r *lineRecorder) WriteLine(stream string, line []byte, partial bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refuse {
@@ -36,9 +36,9 @@ func (r *lineRecorder) Close() error {
 	return nil
 }
 
-func newTestOutput(t *testing.T, to lineWriter) *componentOutput {
+func newTestOutput(t *testing.T, to Writer) *Output {
 	t.Helper()
-	o, err := newComponentOutput(to, os.Getuid(), os.Getgid())
+	o, err := NewOutput(to, os.Getuid(), os.Getgid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +50,12 @@ func TestComponentOutputLines(t *testing.T) {
 	o := newTestOutput(t, to)
 	long := strings.Repeat("x", maxLine)
 	for _, part := range []string{"one\ntw", "o\n", "\n", long, "y\n", long + "\nend"} {
-		if _, err := o.theirs[1].WriteString(part); err != nil {
+		if _, err := o.Ends[1].WriteString(part); err != nil {
 			t.Fatal(err)
 		}
-		o.lastWords() // reads what is there
+		o.LastWords() // reads what is there
 	}
-	o.close()
+	o.Close()
 	want := []string{"stdout false one", "stdout false two", "stdout false ", "stdout true " + long, "stdout false y", "stdout false " + long}
 	if strings.Join(to.lines, "\n") != strings.Join(want, "\n") || !to.closed {
 		t.Errorf("got %.100q", to.lines)
@@ -65,22 +65,22 @@ func TestComponentOutputLines(t *testing.T) {
 // The last words are there as soon as the end is, and each is told once.
 func TestComponentOutputLastWords(t *testing.T) {
 	o := newTestOutput(t, &lineRecorder{})
-	defer o.close()
+	defer o.Close()
 	var want []string
 	for i := range tailLines + 5 {
 		line := fmt.Sprintf("line %d %s", i, strings.Repeat("z", i*30))
-		if _, err := o.theirs[2].WriteString(line + "\n"); err != nil {
+		if _, err := o.Ends[2].WriteString(line + "\n"); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, line[:min(len(line), tailLine)])
 	}
-	if _, err := o.theirs[1].WriteString("stdout\n"); err != nil {
+	if _, err := o.Ends[1].WriteString("stdout\n"); err != nil {
 		t.Fatal(err)
 	}
-	if got := o.lastWords(); got != strings.Join(want[5:], "\n") {
+	if got := o.LastWords(); got != strings.Join(want[5:], "\n") {
 		t.Errorf("got %q", got)
 	}
-	if got := o.lastWords(); got != "" {
+	if got := o.LastWords(); got != "" {
 		t.Errorf("again: %q", got)
 	}
 }
@@ -92,11 +92,11 @@ func TestComponentOutputFlood(t *testing.T) {
 	line := strings.Repeat("x", 1023) + "\n"
 	const lines = 2 * linesBurst / 1024
 	for range lines {
-		if _, err := o.theirs[1].WriteString(line); err != nil {
+		if _, err := o.Ends[1].WriteString(line); err != nil {
 			t.Fatal(err)
 		}
 	}
-	o.close()
+	o.Close()
 	lost, kept := 0, 0
 	for _, l := range to.lines {
 		var more int
@@ -116,11 +116,11 @@ func TestComponentOutputRefused(t *testing.T) {
 	to := &lineRecorder{refuse: true}
 	o := newTestOutput(t, to)
 	for range 1000 {
-		if _, err := o.theirs[1].WriteString(strings.Repeat("x", 199) + "\n"); err != nil {
+		if _, err := o.Ends[1].WriteString(strings.Repeat("x", 199) + "\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	o.close()
+	o.Close()
 	if o.lost.Load() != 1000 {
 		t.Errorf("%d lines are lost", o.lost.Load())
 	}
@@ -132,12 +132,12 @@ func TestFileLogRotates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &fileLog{dir: root, name: "a.log", limit: 1000}
+	l := &File{dir: root, name: "a.log", limit: 1000}
 	if err := l.open(); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 100 {
-		if !l.writeLine("stdout", fmt.Appendf(nil, "line %d", i), i%2 == 1) {
+		if !l.WriteLine("stdout", fmt.Appendf(nil, "line %d", i), i%2 == 1) {
 			t.Fatal("lost")
 		}
 	}
@@ -175,7 +175,7 @@ func TestFileLogLink(t *testing.T) {
 	if err := os.Symlink("other", filepath.Join(dir, "a.log")); err != nil {
 		t.Fatal(err)
 	}
-	l := &fileLog{dir: root, name: "a.log", limit: 1000}
+	l := &File{dir: root, name: "a.log", limit: 1000}
 	if err := l.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package shim
+package logs
 
 import (
 	"time"
@@ -21,8 +21,8 @@ const (
 	lostLine = 512
 )
 
-// hostLog returns a log like base for what is told about one container.
-func hostLog(base *log.Entry) *log.Entry {
+// Host returns a log like base for what is told about one container.
+func Host(base *log.Entry) *log.Entry {
 	from := base.Logger
 	return logrus.NewEntry(&logrus.Logger{
 		Out:       &boundedOutput{base: base, limit: rate.NewLimiter(logPerSecond, logBurst)},

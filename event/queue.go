@@ -48,6 +48,8 @@ type Queue struct {
 	drained chan struct{}
 }
 
+// NewQueue delivers the events of a namespace to the containerd whose ttrpc
+// address is given, until Close.
 func NewQueue(namespace, address string) (*Queue, error) {
 	e := &Queue{
 		namespace: namespace,
