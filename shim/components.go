@@ -108,12 +108,12 @@ func chooseComponents(spec *specs.Spec, o config.Options) ([]*components.Definit
 // exposeComponents makes the directories of the components visible in the
 // bundle, from where the container gets them.
 func (c *container) exposeComponents() error {
-	ours, err := c.bundle.open()
+	ours, err := c.bundle.Open()
 	if err != nil {
 		return err
 	}
 	defer ours.Close()
-	dir := c.bundle.path(componentsDir)
+	dir := c.bundle.Path(componentsDir)
 	for _, comp := range c.plan.Components {
 		file := filepath.Join(components.Dir, comp.Name+".toml")
 		if comp.Log == components.LogSyslog && c.plan.Init == config.InitDumbInit {

@@ -31,13 +31,15 @@ import (
 	"containerd-shim-rich/child"
 
 	"containerd-shim-rich/cgroup"
+
+	"containerd-shim-rich/bundle"
 )
 
 // container is a task: pid 1, what is executed beside it, and what has to be
 // cleaned up after them.
 type container struct {
 	id       string
-	bundle   bundle
+	bundle   bundle.Bundle
 	events   *event.Queue
 	children *child.Children
 	loggers  *stdio.Loggers
@@ -45,7 +47,7 @@ type container struct {
 	options  config.Options
 	plan     *initmode.Plan
 	spec     *specs.Spec // as rewritten
-	made     made
+	made     bundle.Made
 	lc       *libcontainer.Container
 	fence    *cgroup.Fence // nil unless the container may write to its cgroups on cgroup v2
 	log      *log.Entry
@@ -189,7 +191,7 @@ func (c *container) waitInit() {
 		c.init.io.Complain(errors.New("the init ended before it started the command"))
 	}
 	// Whoever cleans up after a shim that is killed from here on knows it.
-	if err := c.bundle.store(exitFile, exitRecord{PID: c.init.pid, Status: status, At: at}); err != nil {
+	if err := c.bundle.Store(bundle.ExitFile, bundle.Exit{PID: c.init.pid, Status: status, At: at}); err != nil {
 		c.log.WithError(err).Warn("store the exit status")
 	}
 	c.afterInit(end, status, at)
@@ -275,13 +277,13 @@ func (c *container) destroy() error {
 		}
 		c.destroyed = true
 	}
-	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
+	if err := runPoststop(c.bundle, &c.made, 0); err != nil {
 		// Everything is gone, a hook failed (runtime-spec, Lifecycle 13).
 		c.log.WithError(err).Warn("poststop hooks")
 	}
-	if err := c.bundle.sweep(c.made); err != nil {
+	if err := sweep(c.bundle, c.made); err != nil {
 		return err
 	}
 	c.pid1.Close()
-	return os.RemoveAll(c.bundle.path())
+	return os.RemoveAll(c.bundle.Path())
 }

@@ -32,6 +32,8 @@ import (
 	"containerd-shim-rich/child"
 
 	"containerd-shim-rich/logs"
+
+	"containerd-shim-rich/bundle"
 )
 
 // Create makes a container whose pid 1 waits for Start.
@@ -87,7 +89,7 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if err != nil {
 		return nil, err
 	}
-	b := bundle(r.Bundle)
+	b := bundle.Bundle(r.Bundle)
 	c := &container{
 		id:       r.ID,
 		bundle:   b,
@@ -104,10 +106,10 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 	if _, err := remains(r.Bundle, s.children); err != nil {
 		return nil, fmt.Errorf("clean up the bundle's earlier use: %w", err)
 	}
-	if err := b.make(); err != nil {
+	if err := b.Make(); err != nil {
 		return nil, err
 	}
-	revert.add(func() error { return os.RemoveAll(b.path()) })
+	revert.add(func() error { return os.RemoveAll(b.Path()) })
 
 	original, err := oci.Load(r.Bundle)
 	if err != nil {
@@ -125,17 +127,17 @@ func (s *service) create(ctx context.Context, r *task.CreateTaskRequest) (_ *con
 		// directory: the bundle of the first container of a pod.
 		rootfs = filepath.Join(r.Bundle, rootfs)
 	}
-	if err := b.linkState(handler.root, s.namespace); err != nil {
+	if err := b.LinkState(handler.root, s.namespace); err != nil {
 		return nil, fmt.Errorf("runtime option Root: value %q: %w", handler.root, err)
 	}
-	c.made = made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0, Logs: logs.Dir(s.namespace, r.ID)}
+	c.made = bundle.Made{Rootfs: rootfs, Mounted: len(r.Rootfs) > 0, Logs: logs.Dir(s.namespace, r.ID)}
 	if c.made.Mounted {
-		c.made.Rootfs = filepath.Join(r.Bundle, rootfsDir)
+		c.made.Rootfs = filepath.Join(r.Bundle, bundle.RootfsDir)
 	}
-	if err := b.store(madeFile, c.made); err != nil {
+	if err := b.Store(bundle.MadeFile, c.made); err != nil {
 		return nil, err
 	}
-	revert.add(func() error { return b.sweep(c.made) })
+	revert.add(func() error { return sweep(b, c.made) })
 	if err := givenUp(ctx); err != nil {
 		return nil, err // the bundle may be about to be removed
 	}
@@ -184,12 +186,12 @@ func mountRootfs(r *task.CreateTaskRequest, rootfs string) error {
 	if len(r.Rootfs) == 0 {
 		return nil
 	}
-	bundle, err := hostfs.Open(r.Bundle)
+	dir, err := hostfs.Open(r.Bundle)
 	if err != nil {
 		return err
 	}
-	defer bundle.Close()
-	if err := bundle.Mkdir(rootfsDir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+	defer dir.Close()
+	if err := dir.Mkdir(bundle.RootfsDir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	mounts := make([]mount.Mount, len(r.Rootfs))
@@ -242,13 +244,13 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		return fmt.Errorf("open root file system: %w", err)
 	}
 	defer root.Close()
-	bin := c.bundle.path(binDir)
+	bin := c.bundle.Path(bundle.BinDir)
 	c.plan, err = initmode.New(&initmode.Request{
 		Spec:      original,
 		Rootfs:    root,
 		Options:   c.options,
 		MachineID: machineID(namespace, r.ID),
-		RunDir:    c.bundle.path(runDir),
+		RunDir:    c.bundle.Path(bundle.RunDir),
 		Launcher:  filepath.Join(bin, launcherProgram),
 		DumbInit:  filepath.Join(bin, dumbInitProgram),
 		Cgroups:   cgroup.Layout(),
@@ -257,7 +259,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 		HostNetwork: hostNetwork,
 
 		Components:    chosen,
-		ComponentsDir: c.bundle.path(componentsDir),
+		ComponentsDir: c.bundle.Path(componentsDir),
 		ContainerID:   r.ID,
 		Namespace:     namespace,
 	})
@@ -284,7 +286,7 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if c.plan.Passive() {
 		return nil
 	}
-	if err := c.bundle.exposePrograms(c.programs); err != nil {
+	if err := c.exposePrograms(); err != nil {
 		return err
 	}
 	if c.plan.Init == config.InitDumbInit {
@@ -295,20 +297,30 @@ func (c *container) prepare(original *specs.Spec, rootfs string, r *task.CreateT
 	if err := c.exposeComponents(); err != nil {
 		return err
 	}
-	if err := c.bundle.makeRun(c.plan.Files); err != nil {
+	if err := c.bundle.MakeRun(c.plan.Files); err != nil {
 		return fmt.Errorf("write the init's files: %w", err)
 	}
 	// Stored by configure: libcontainer makes them later.
-	if c.made.MountPoints, err = missing(rootfs, c.plan); err != nil {
+	if c.made.MountPoints, err = bundle.MissingMountPoints(rootfs, c.plan); err != nil {
 		return err
 	}
-	if c.made.Volumes, err = missingInVolumes(c.plan); err != nil {
+	if c.made.Volumes, err = bundle.MissingInVolumes(c.plan); err != nil {
 		return err
 	}
 	if err := oci.Store(string(c.bundle), c.spec); err != nil {
 		return fmt.Errorf("store the rewritten spec: %w", err)
 	}
 	return nil
+}
+
+// exposePrograms makes the programs for the container visible.
+func (c *container) exposePrograms() error {
+	dir, err := c.bundle.Open()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return c.programs.expose(dir, bundle.BinDir)
 }
 
 // configure makes libcontainer's container.
@@ -345,7 +357,7 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 			return fmt.Errorf("make the cgroup around the container's: %w", err)
 		}
 	}
-	if c.lc, err = libcontainer.Create(c.bundle.path(stateDir), c.id, cfg); err != nil {
+	if c.lc, err = libcontainer.Create(c.bundle.Path(bundle.StateDir), c.id, cfg); err != nil {
 		return err
 	}
 	state, err := c.lc.State()
@@ -356,7 +368,7 @@ func (c *container) configure(handler handlerOptions, rootfs string) error {
 	// hooks are due.
 	c.poststart = hooks.poststart
 	c.made.Cgroups, c.made.Poststop, c.made.State = state.CgroupPaths, hooks.poststop, stateOf(c.id, c.bundle, c.spec)
-	if err := c.bundle.store(madeFile, c.made); err != nil {
+	if err := c.bundle.Store(bundle.MadeFile, c.made); err != nil {
 		return errors.Join(err, c.lc.Destroy())
 	}
 	return nil
@@ -371,7 +383,7 @@ func (c *container) raiseFence(cg *cgroups.Cgroup) error {
 	}
 	// Noted first: sweep removes also what an error leaves.
 	c.made.Fence = f.Around()
-	if err := c.bundle.store(madeFile, c.made); err != nil {
+	if err := c.bundle.Store(bundle.MadeFile, c.made); err != nil {
 		return err
 	}
 	c.fence = f
@@ -413,7 +425,7 @@ func (c *container) revertContainer() error {
 	errs = append(errs, removeContainer(c.lc, c.made.Cgroups, removeWait))
 	c.destroyed = true
 	c.removing.Unlock()
-	if err := c.bundle.runPoststop(&c.made, 0); err != nil {
+	if err := runPoststop(c.bundle, &c.made, 0); err != nil {
 		c.log.WithError(err).Warn("poststop hooks")
 	}
 	return errors.Join(errs...)
@@ -475,7 +487,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 	}
 	c.init.started(pid, tasktypes.Status_CREATED)
 	c.starters = newStarters(func() (*libcontainer.Container, error) {
-		return libcontainer.Load(c.bundle.path(stateDir), c.id)
+		return libcontainer.Load(c.bundle.Path(bundle.StateDir), c.id)
 	})
 	if c.plan.PrivateCgroup && uid != 0 {
 		if err := cgroup.Delegate(pid, uid, gid); err != nil {
@@ -502,7 +514,7 @@ func (c *container) startInit(ctx context.Context, r *task.CreateTaskRequest, na
 func (c *container) listen(uid, gid int) (err error) {
 	told := func(string) {}
 	if c.plan.Notify {
-		if c.watch, err = watchInit(c.bundle.path(runDir), initmode.NotifySocket, uid, gid, c.noteInit); err != nil {
+		if c.watch, err = watchInit(c.bundle.Path(bundle.RunDir), initmode.NotifySocket, uid, gid, c.noteInit); err != nil {
 			return err
 		}
 		told = c.watch.set
@@ -524,7 +536,7 @@ func (c *container) listen(uid, gid int) (err error) {
 		log:        c.log,
 		components: c.components,
 	}
-	return c.app.listen(c.bundle.path(runDir), uid, gid)
+	return c.app.listen(c.bundle.Path(bundle.RunDir), uid, gid)
 }
 
 // ownFiles gives the CMD's user the files that are for nobody else.
@@ -537,7 +549,7 @@ func (c *container) ownFiles() error {
 	if err != nil {
 		return err
 	}
-	dir, err := c.bundle.openRun()
+	dir, err := c.bundle.OpenRun()
 	if err != nil {
 		return err
 	}
@@ -569,7 +581,7 @@ func (c *container) startWithConsole(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	initLog, err := stdio.LogConsole(master, c.bundle.path(initLogFile), &stdio.Spotter{Text: []byte(c.plan.RebootMessage), Found: c.app.rebooting})
+	initLog, err := stdio.LogConsole(master, c.bundle.Path(bundle.InitLogFile), &stdio.Spotter{Text: []byte(c.plan.RebootMessage), Found: c.app.rebooting})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"containerd-shim-rich/cgroup"
+
+	"containerd-shim-rich/bundle"
 )
 
 // What a Create holds open for the time after it goes with it when it fails.
@@ -34,7 +36,7 @@ func TestRevertContainer(t *testing.T) {
 	watching := true
 	c := &container{
 		lc:     lc,
-		bundle: bundle(dir),
+		bundle: bundle.Bundle(dir),
 		hooks:  &hookSet{namespaces: map[specs.LinuxNamespaceType]*os.File{specs.NetworkNamespace: namespace}},
 		ooms: &cgroup.OOMWatch{Stop: func() {
 			watching = false

@@ -12,6 +12,8 @@ import (
 
 	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/launch"
+
+	"containerd-shim-rich/bundle"
 )
 
 const (
@@ -56,12 +58,12 @@ func openDoor(dir string, uid, gid, most int, files bool, entry *log.Entry, serv
 		return nil, err
 	}
 	defer at.Close()
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socketPath(at, socketFor)})
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socketPath(at, bundle.LauncherSocket)})
 	if err != nil {
 		return nil, err
 	}
 	listener.SetUnlinkOnClose(false)
-	if err := at.ChownSocket(socketFor, uid, gid); err != nil {
+	if err := at.ChownSocket(bundle.LauncherSocket, uid, gid); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	if !files {

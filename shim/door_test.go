@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/log"
 
 	"containerd-shim-rich/launch"
+
+	"containerd-shim-rich/bundle"
 )
 
 func testDoor(t *testing.T, serve func(*launch.Conn) error) (*door, func() *net.UnixConn) {
@@ -24,7 +26,7 @@ func testDoor(t *testing.T, serve func(*launch.Conn) error) (*door, func() *net.
 	}
 	return d, func() *net.UnixConn {
 		t.Helper()
-		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, socketFor)})
+		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, bundle.LauncherSocket)})
 		if err != nil {
 			t.Fatal(err)
 		}

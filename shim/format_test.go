@@ -8,38 +8,41 @@ import (
 	"testing"
 
 	"containerd-shim-rich/child"
+	"containerd-shim-rich/initmode"
+
+	"containerd-shim-rich/bundle"
 )
 
 // The files that a later program reads tell their version, and one that is
 // too new is not misread.
 func TestT5StoredFormat(t *testing.T) {
-	b := bundle(t.TempDir())
-	if err := b.make(); err != nil {
+	b := bundle.Bundle(t.TempDir())
+	if err := b.Make(); err != nil {
 		t.Fatal(err)
 	}
-	for name, v := range map[string]any{madeFile: made{Rootfs: "/r"}, hooksFile: &hookRecord{Next: 1}, exitFile: exitRecord{PID: 7, Status: 3}} {
-		if err := b.store(name, v); err != nil {
+	for name, v := range map[string]any{bundle.MadeFile: bundle.Made{Rootfs: "/r"}, hooksFile: &hookRecord{Next: 1}, bundle.ExitFile: bundle.Exit{PID: 7, Status: 3}} {
+		if err := b.Store(name, v); err != nil {
 			t.Fatal(err)
 		}
-		data, err := os.ReadFile(b.path(name))
+		data, err := os.ReadFile(b.Path(name))
 		if err != nil || !strings.Contains(string(data), `"version":1`) {
 			t.Errorf("%s holds %s, %v", name, data, err)
 		}
-		if err := b.load(name, v2of(v)); err != nil {
+		if err := b.Load(name, v2of(v)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for content, want := range map[string]error{
-		`{"rootfs":"/r"}`: nil, `{"version":0,"rootfs":"/r"}`: nil, `{"version":1,"rootfs":"/r"}`: nil, `{"version":2,"rootfs":["/r"]}`: errNewer, `{"rootfs":7,"version":9}`: errNewer,
+		`{"rootfs":"/r"}`: nil, `{"version":0,"rootfs":"/r"}`: nil, `{"version":1,"rootfs":"/r"}`: nil, `{"version":2,"rootfs":["/r"]}`: bundle.ErrNewer, `{"rootfs":7,"version":9}`: bundle.ErrNewer,
 	} {
-		if err := os.WriteFile(b.path(madeFile), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(b.Path(bundle.MadeFile), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		m, err := b.facts("id")
+		m, err := facts(b, "id")
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v", content, err)
 		}
-		if want == nil && m.Rootfs != "/r" || want != nil && (m.Rootfs != filepath.Join(string(b), rootfsDir) || !m.Mounted) {
+		if want == nil && m.Rootfs != "/r" || want != nil && (m.Rootfs != filepath.Join(string(b), bundle.RootfsDir) || !m.Mounted) {
 			t.Errorf("%s: got %+v", content, m)
 		}
 	}
@@ -47,10 +50,10 @@ func TestT5StoredFormat(t *testing.T) {
 
 func v2of(v any) any {
 	switch v.(type) {
-	case made:
-		return new(made)
-	case exitRecord:
-		return new(exitRecord)
+	case bundle.Made:
+		return new(bundle.Made)
+	case bundle.Exit:
+		return new(bundle.Exit)
 	}
 	return new(hookRecord)
 }
@@ -60,23 +63,23 @@ func TestT5RemainsOfNewer(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("libcontainer keeps containers for root only")
 	}
-	b := bundle(t.TempDir())
-	if err := b.make(); err != nil {
+	b := bundle.Bundle(t.TempDir())
+	if err := b.Make(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.makeRun(testFiles); err != nil {
+	if err := b.MakeRun([]initmode.File{{Path: "launch", Mode: 0o755}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{madeFile, hooksFile, exitFile} {
-		if err := os.WriteFile(b.path(name), []byte(`{"version":1000,"poststop":"?","due":true,"state":{}}`), 0o600); err != nil {
+	for _, name := range []string{bundle.MadeFile, hooksFile, bundle.ExitFile} {
+		if err := os.WriteFile(b.Path(name), []byte(`{"version":1000,"poststop":"?","due":true,"state":{}}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	exit, err := remains(string(b), child.New())
-	if !errors.Is(err, errNewer) {
+	if !errors.Is(err, bundle.ErrNewer) {
 		t.Errorf("error %v", err)
 	}
-	for _, name := range []string{madeFile, hooksFile, exitFile} {
+	for _, name := range []string{bundle.MadeFile, hooksFile, bundle.ExitFile} {
 		if err == nil || !strings.Contains(err.Error(), name+": ") {
 			t.Errorf("the error does not name %s: %v", name, err)
 		}
@@ -84,7 +87,7 @@ func TestT5RemainsOfNewer(t *testing.T) {
 	if exit.Status != statusKilled {
 		t.Errorf("exit status %d", exit.Status)
 	}
-	if _, err := os.Lstat(b.path()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(b.Path()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("it is left: %v", err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

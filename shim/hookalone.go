@@ -20,6 +20,8 @@ import (
 	"containerd-shim-rich/oci"
 
 	"containerd-shim-rich/child"
+
+	"containerd-shim-rich/bundle"
 )
 
 const (
@@ -112,7 +114,7 @@ func (a alone) container(hook config.Hook) (*libcontainer.Container, *libcontain
 		return nil, nil, err
 	}
 	proc.Init = true
-	lc, err := libcontainer.Create(a.bundle.path(aloneDir), a.id, cfg)
+	lc, err := libcontainer.Create(a.bundle.Path(aloneDir), a.id, cfg)
 	return lc, proc, err
 }
 
@@ -169,9 +171,9 @@ func (a alone) run(ctx context.Context, hook config.Hook) (started bool, err err
 // orphanHooks runs the poststop hooks that a shim which is gone has left, and
 // notes for those of the host how the CMD ended. The container is gone as
 // well. began is when the clean-up did.
-func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time, children *child.Children) error {
+func orphanHooks(b bundle.Bundle, id string, m *bundle.Made, exit bundle.Exit, began time.Time, children *child.Children) error {
 	h := &hookSet{id: id, bundle: b, children: children, log: log.L.WithField("container", id)}
-	unread := b.load(hooksFile, &h.record)
+	unread := b.Load(hooksFile, &h.record)
 	if errors.Is(unread, os.ErrNotExist) {
 		unread = nil
 	}
@@ -190,7 +192,7 @@ func orphanHooks(b bundle, id string, m *made, exit exitRecord, began time.Time,
 	if _, told := m.State.Annotations[hooks.AnnotationReason]; !told {
 		m.State = annotated(m.State, e)
 	}
-	if c, err := libcontainer.Load(b.path(aloneDir), id); err == nil {
+	if c, err := libcontainer.Load(b.Path(aloneDir), id); err == nil {
 		if err := destroy(c); err != nil {
 			return errors.Join(unread, fmt.Errorf("end a hook: %w", err))
 		}

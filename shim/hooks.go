@@ -22,6 +22,8 @@ import (
 	"containerd-shim-rich/child"
 
 	"containerd-shim-rich/cgroup"
+
+	"containerd-shim-rich/bundle"
 )
 
 // notExecuted is how libcontainer's process ends that could not become the
@@ -35,7 +37,7 @@ const hooksFile = "hooks.json"
 // its shim. It is stored before anything that it says happens, so that no
 // hook runs twice.
 type hookRecord struct {
-	Version format `json:"version"`
+	Version bundle.Format `json:"version"`
 	// Prestart are the hooks before the CMD, Poststop those after it.
 	Prestart []config.Hook `json:"prestart,omitempty"`
 	Poststop []config.Hook `json:"poststop,omitempty"`
@@ -60,7 +62,7 @@ var errStopped = errors.New("the container is stopping")
 // hookSet runs the hooks of a container.
 type hookSet struct {
 	id       string
-	bundle   bundle
+	bundle   bundle.Bundle
 	children *child.Children
 	log      *log.Entry
 	spec     *specs.Spec // as the bundle's maker wrote it
@@ -131,7 +133,7 @@ func (h *hookSet) store() error {
 	if len(r.Prestart) == 0 && len(r.Poststop) == 0 && !r.Host {
 		return nil
 	}
-	return h.bundle.store(hooksFile, r)
+	return h.bundle.Store(hooksFile, r)
 }
 
 // runPrestart runs the prestart hooks, once, and returns what keeps the CMD
@@ -394,7 +396,7 @@ func (c *container) afterInit(end ending, status uint32, at time.Time) {
 	h := c.hooks
 	c.made.State = annotated(c.made.State, e)
 	if len(c.made.Poststop) > 0 {
-		if err := c.bundle.store(madeFile, c.made); err != nil {
+		if err := c.bundle.Store(bundle.MadeFile, c.made); err != nil {
 			c.log.WithError(err).Warn("store what the host's hooks are told")
 		}
 	}

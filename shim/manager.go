@@ -154,9 +154,9 @@ func (*manager) Stop(ctx context.Context, id string) (containerd.StopStatus, err
 		return containerd.StopStatus{}, err
 	}
 	// The working directory is the bundle of the shim's first container.
-	bundle := filepath.Join(filepath.Dir(cwd), id)
-	exit, err := remains(bundle, child.New())
-	if err := errors.Join(err, removeSockets(filepath.Join(bundle, addressFile), id)); err != nil {
+	path := filepath.Join(filepath.Dir(cwd), id)
+	exit, err := remains(path, child.New())
+	if err := errors.Join(err, removeSockets(filepath.Join(path, addressFile), id)); err != nil {
 		log.G(ctx).WithError(err).WithField("id", id).Warn("clean up after the shim")
 	}
 	return containerd.StopStatus{Pid: exit.PID, ExitStatus: int(exit.Status), ExitedAt: exit.At}, nil

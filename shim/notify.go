@@ -14,6 +14,8 @@ import (
 
 	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/launch"
+
+	"containerd-shim-rich/bundle"
 )
 
 const (
@@ -174,7 +176,7 @@ func (w *initWatch) close() {
 // bundle.
 func (c *container) noteInit(s initState) {
 	c.log.WithField("state", s.State).WithField("text", s.Text).Info("state of the init")
-	if err := c.bundle.store(initFile, s); err != nil {
+	if err := c.bundle.Store(bundle.InitFile, s); err != nil {
 		c.log.WithError(err).Warn("store the state of the init")
 	}
 }

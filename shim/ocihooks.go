@@ -22,6 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/child"
+
+	"containerd-shim-rich/bundle"
 )
 
 const (
@@ -265,7 +267,7 @@ func (c *container) runPoststart(ctx context.Context) error {
 // runPoststop runs the hooks for the end of a container, each of them
 // whatever becomes of the others, and none a second time. A limit other than
 // 0 bounds them all together.
-func (b bundle) runPoststop(m *made, limit time.Duration) error {
+func runPoststop(b bundle.Bundle, m *bundle.Made, limit time.Duration) error {
 	if len(m.Poststop) == 0 {
 		return nil
 	}
@@ -273,7 +275,7 @@ func (b bundle) runPoststop(m *made, limit time.Duration) error {
 	m.Poststop = nil
 	// Before they run: who comes after a crash must not repeat them. Without
 	// the directory somebody else has cleaned up, and run them.
-	errs := []error{b.store(madeFile, m)}
+	errs := []error{b.Store(bundle.MadeFile, m)}
 	if errors.Is(errs[0], os.ErrNotExist) {
 		return errs[0]
 	}
@@ -297,6 +299,6 @@ func (b bundle) runPoststop(m *made, limit time.Duration) error {
 
 // stateOf is the part of a container's state that does not change
 // (runtime-spec, State).
-func stateOf(id string, b bundle, spec *specs.Spec) specs.State {
+func stateOf(id string, b bundle.Bundle, spec *specs.Spec) specs.State {
 	return specs.State{Version: specs.Version, ID: id, Bundle: string(b), Annotations: spec.Annotations}
 }

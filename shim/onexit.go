@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -89,20 +88,7 @@ func (a *app) await(conn *launch.Conn) (again bool, err error) {
 
 // noteState writes the state where the container and the host see it.
 func (c *container) noteState(s appState) {
-	if err := c.bundle.showState(s); err != nil {
+	if err := c.bundle.Show(s); err != nil {
 		c.log.WithError(err).Warn("store the state of the command")
 	}
-}
-
-func (b bundle) showState(s appState) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	dir, err := b.openRun()
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Replace(appFile, append(data, '\n'), 0o644)
 }

@@ -1,4 +1,4 @@
-package shim
+package bundle
 
 import (
 	"errors"
@@ -14,9 +14,9 @@ import (
 	"containerd-shim-rich/initmode"
 )
 
-// volumePoints are files and directories that are made in a volume of the
+// VolumePoints are files and directories that are made in a volume of the
 // user's, for mounts of ours, and removed at the end.
-type volumePoints struct {
+type VolumePoints struct {
 	// Source is the volume's directory on the host, and Dev and Ino tell it
 	// from another one that has its path later.
 	Source string `json:"source"`
@@ -26,16 +26,16 @@ type volumePoints struct {
 	Paths []string `json:"paths"`
 }
 
-// missingInVolumes is missing for mounts that lie in volumes. What a link of a
+// MissingInVolumes is missing for mounts that lie in volumes. What a link of a
 // volume leads to is not looked at.
-func missingInVolumes(plan *initmode.Plan) ([]volumePoints, error) {
-	var out []volumePoints
+func MissingInVolumes(plan *initmode.Plan) ([]VolumePoints, error) {
+	var out []VolumePoints
 	for _, point := range plan.MountPoints {
 		found, err := missingIn(point.Volume, point.Path)
 		if err != nil {
 			return nil, fmt.Errorf("mount point %s in the volume %s: %w", point.Path, point.Volume, err)
 		}
-		i := slices.IndexFunc(out, func(v volumePoints) bool { return v.Source == found.Source })
+		i := slices.IndexFunc(out, func(v VolumePoints) bool { return v.Source == found.Source })
 		switch {
 		case len(found.Paths) == 0:
 		case i < 0:
@@ -51,7 +51,7 @@ func missingInVolumes(plan *initmode.Plan) ([]volumePoints, error) {
 	return out, nil
 }
 
-func missingIn(volume, name string) (v volumePoints, err error) {
+func missingIn(volume, name string) (v VolumePoints, err error) {
 	dir, err := hostfs.Open(volume)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return v, nil // who mounts it says so
@@ -64,7 +64,7 @@ func missingIn(volume, name string) (v volumePoints, err error) {
 	if err != nil {
 		return v, err
 	}
-	v = volumePoints{Source: volume, Dev: stat.Dev, Ino: stat.Ino}
+	v = VolumePoints{Source: volume, Dev: stat.Dev, Ino: stat.Ino}
 	parts := strings.Split(name, "/")
 	for i := range parts {
 		at := path.Join(parts[:i+1]...)
@@ -84,9 +84,9 @@ func missingIn(volume, name string) (v volumePoints, err error) {
 	return v, nil
 }
 
-// removeVolumePoints removes what was made for mounts in volumes, unless
+// RemoveVolumePoints removes what was made for mounts in volumes, unless
 // something uses it.
-func removeVolumePoints(volumes []volumePoints) error {
+func RemoveVolumePoints(volumes []VolumePoints) error {
 	var errs []error
 	for _, v := range volumes {
 		if err := v.remove(); err != nil {
@@ -96,7 +96,7 @@ func removeVolumePoints(volumes []volumePoints) error {
 	return errors.Join(errs...)
 }
 
-func (v volumePoints) remove() error {
+func (v VolumePoints) remove() error {
 	dir, err := hostfs.Open(v.Source)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil // it went before the container

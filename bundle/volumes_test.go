@@ -1,4 +1,4 @@
-package shim
+package bundle
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ func TestT11MissingInVolumes(t *testing.T) {
 		plan.MountPoints = append(plan.MountPoints, initmode.MountPoint{Volume: volume, Path: name})
 	}
 	plan.MountPoints = append(plan.MountPoints, initmode.MountPoint{Volume: filepath.Join(volume, "gone"), Path: "x"})
-	points, err := missingInVolumes(plan)
+	points, err := MissingInVolumes(plan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,13 +37,13 @@ func TestT11MissingInVolumes(t *testing.T) {
 	}
 	// A directory that has the volume's path meanwhile is another one.
 	moved := volume + ".moved"
-	if err := errors.Join(os.Rename(volume, moved), os.MkdirAll(filepath.Join(volume, "lock"), 0o755), removeVolumePoints(points)); err != nil {
+	if err := errors.Join(os.Rename(volume, moved), os.MkdirAll(filepath.Join(volume, "lock"), 0o755), RemoveVolumePoints(points)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(filepath.Join(volume, "lock")); err != nil {
 		t.Errorf("removed from another directory: %v", err)
 	}
-	if err := errors.Join(os.RemoveAll(volume), os.Rename(moved, volume), removeVolumePoints(points)); err != nil {
+	if err := errors.Join(os.RemoveAll(volume), os.Rename(moved, volume), RemoveVolumePoints(points)); err != nil {
 		t.Fatal(err)
 	}
 	for name, left := range map[string]bool{"lock": false, "a/x": false, "a/b/c/d": false, "a/b/c/theirs": true, "a/b": true, "link": true, "file": true} {

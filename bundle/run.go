@@ -1,6 +1,7 @@
-package shim
+package bundle
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,23 +29,23 @@ const (
 	inlineLink = 128
 )
 
-// makeRun makes the run directory with the files of a plan. One that has none
+// MakeRun makes the run directory with the files of a plan. One that has none
 // makes no use of it.
-func (b bundle) makeRun(files []initmode.File) error {
+func (b Bundle) MakeRun(files []initmode.File) error {
 	if len(files) == 0 {
 		return nil
 	}
-	dir, err := b.open()
+	dir, err := b.Open()
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
 	// The process that searches it has the container's credentials.
-	if err := dir.Mkdir(runDir, 0o755); err != nil {
+	if err := dir.Mkdir(RunDir, 0o755); err != nil {
 		return err
 	}
 	limits, flags := runLimits(files)
-	run, err := dir.MountTmpfs(runDir, limits, flags)
+	run, err := dir.MountTmpfs(RunDir, limits, flags)
 	if err != nil {
 		return err
 	}
@@ -104,19 +105,33 @@ func writeFiles(dir *hostfs.Dir, files []initmode.File) error {
 	return nil
 }
 
-// openRun opens the run directory.
-func (b bundle) openRun() (*hostfs.Dir, error) {
-	dir, err := b.open()
+// OpenRun opens the run directory.
+func (b Bundle) OpenRun() (*hostfs.Dir, error) {
+	dir, err := b.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return dir.Sub(runDir)
+	return dir.Sub(RunDir)
 }
 
-// unmount detaches what is mounted at names in the directory of ours.
-func (b bundle) unmount(names ...string) error {
-	dir, err := b.open()
+// Show replaces what the container finds at /run/rich/app.json.
+func (b Bundle) Show(state any) error {
+	data, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
+	dir, err := b.OpenRun()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Replace(appFile, append(data, '\n'), 0o644)
+}
+
+// Unmount detaches what is mounted at names in the directory of ours.
+func (b Bundle) Unmount(names ...string) error {
+	dir, err := b.Open()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -129,14 +144,4 @@ func (b bundle) unmount(names ...string) error {
 		errs = append(errs, dir.Unmount(name))
 	}
 	return errors.Join(errs...)
-}
-
-// exposePrograms makes the programs for the container visible.
-func (b bundle) exposePrograms(p *programs) error {
-	dir, err := b.open()
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return p.expose(dir, binDir)
 }

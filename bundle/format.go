@@ -1,4 +1,4 @@
-package shim
+package bundle
 
 import (
 	"encoding/json"
@@ -13,17 +13,17 @@ import (
 // file that tells none is older than the versions are, and read as 1.
 const storedFormat = 1
 
-// format is a file's version: the one of this program where it is written.
-type format struct{}
+// Format is a file's version: the one of this program where it is written.
+type Format struct{}
 
 // MarshalJSON implements json.Marshaler.
-func (format) MarshalJSON() ([]byte, error) { return strconv.AppendInt(nil, storedFormat, 10), nil }
+func (Format) MarshalJSON() ([]byte, error) { return strconv.AppendInt(nil, storedFormat, 10), nil }
 
 // UnmarshalJSON implements json.Unmarshaler. The version has been checked.
-func (*format) UnmarshalJSON([]byte) error { return nil }
+func (*Format) UnmarshalJSON([]byte) error { return nil }
 
-// errNewer is wrapped by errors about files that a newer program has written.
-var errNewer = errors.New("written by a newer version of this program")
+// ErrNewer is wrapped by errors about files that a newer program has written.
+var ErrNewer = errors.New("written by a newer version of this program")
 
 // checkFormat tells whether a file can be read.
 func checkFormat(data []byte) error {
@@ -32,7 +32,7 @@ func checkFormat(data []byte) error {
 		return err
 	}
 	if file.Version > storedFormat {
-		return fmt.Errorf("%w: format %d, known up to %d", errNewer, file.Version, storedFormat)
+		return fmt.Errorf("%w: format %d, known up to %d", ErrNewer, file.Version, storedFormat)
 	}
 	return nil
 }

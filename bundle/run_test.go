@@ -1,4 +1,4 @@
-package shim
+package bundle
 
 import (
 	"errors"
@@ -72,26 +72,26 @@ func TestT10RunLimits(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root mounts")
 	}
-	b := bundle(t.TempDir())
-	if err := b.make(); err != nil {
+	b := Bundle(t.TempDir())
+	if err := b.Make(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.makeRun(testFiles); err != nil {
+	if err := b.MakeRun(testFiles); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Lstat(b.path(runDir, "units/a.service")); err != nil || info.Size() != 5000 || info.Mode() != 0o644 {
+	if info, err := os.Lstat(b.Path(RunDir, "units/a.service")); err != nil || info.Size() != 5000 || info.Mode() != 0o644 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if err := b.showState(appState{Starts: 1}); err != nil {
+	if err := b.Show(map[string]int{"starts": 1}); err != nil {
 		t.Error(err)
 	}
-	if err := os.WriteFile(b.path(runDir, "fill"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+	if err := os.WriteFile(b.Path(RunDir, "fill"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("1 MiB more: %v", err)
 	}
-	if err := b.sweep(made{}); err != nil {
+	if err := b.Unmount(BinDir, RunDir); err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir(b.path(runDir)); err != nil || len(entries) > 0 {
-		t.Errorf("after the sweep there are %v, %v", entries, err)
+	if entries, err := os.ReadDir(b.Path(RunDir)); err != nil || len(entries) > 0 {
+		t.Errorf("afterwards there are %v, %v", entries, err)
 	}
 }
