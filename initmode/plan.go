@@ -78,6 +78,8 @@ const CommandService = "rich-app"
 type Plan struct {
 	// Init names the mode in effect.
 	Init string
+	// Shape is what the CMD is to pid 1.
+	Shape Shape
 	// Process replaces process of the spec if it is not nil.
 	Process *specs.Process
 	// Service starts the CMD as a service of the init; nil if the CMD is
@@ -133,9 +135,6 @@ type Mount struct {
 	// Keep prefers what the spec mounts at the destination, if it does.
 	Keep bool
 }
-
-// Passive reports whether the bundle passes through untouched.
-func (p *Plan) Passive() bool { return p.Init == config.InitNone }
 
 // initMode is one init.
 type initMode interface {
@@ -196,6 +195,7 @@ func (c choice) plan(req *Request, destinations []string) (*Plan, error) {
 	case len(req.Components) > 0 && !IsSandbox(req.Spec.Annotations):
 		return nil, noComponents(req, fmt.Sprintf("init %q (%s) runs nothing beside the command", config.InitNone, req.Options.InitSource))
 	}
+	p.Shape = p.shape()
 	if err := errors.Join(checkOnExit(req, p), needServices(req, p)); err != nil {
 		return nil, err
 	}
@@ -206,11 +206,11 @@ func (c choice) plan(req *Request, destinations []string) (*Plan, error) {
 // the annotations that are meant for its pod's containers.
 func checkOnExit(req *Request, p *Plan) error {
 	opts := req.Options
-	if opts.OnExit == config.OnExitStop || p.Service != nil || IsSandbox(req.Spec.Annotations) {
+	if opts.OnExit == config.OnExitStop || p.Shape == ServiceOfInit || IsSandbox(req.Spec.Annotations) {
 		return nil
 	}
 	why := "the command is pid 1, whose end is the end of the container"
-	if p.Halt != 0 {
+	if p.Shape == InitItself {
 		why = "the command is the init itself"
 	}
 	return fmt.Errorf("%s: value %q: with init %q %s; set init to %q, or on-exit to %q",

@@ -14,7 +14,7 @@ import (
 // argument is changed, and nothing is read or written.
 func Rewrite(spec *specs.Spec, plan *initmode.Plan) *specs.Spec {
 	out := *spec
-	if plan.Passive() {
+	if plan.Shape == initmode.Untouched {
 		return &out
 	}
 	out.Annotations = maps.Clone(spec.Annotations)

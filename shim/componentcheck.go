@@ -7,11 +7,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"containerd-shim-rich/cgroup"
 	"containerd-shim-rich/components"
 	"containerd-shim-rich/config"
 	"containerd-shim-rich/initmode"
-
-	"containerd-shim-rich/cgroup"
 )
 
 // checkLimits refuses limits of components in a container without a pid
@@ -44,9 +43,9 @@ func checkLimits(list []initmode.Component, spec *specs.Spec) error {
 // container's own. Their launchers get the files with which they put a
 // component there: only they know it in time, and a process id of theirs
 // means a process of the container and no other.
-func (c *container) limitComponents() error {
+func (b *builder) limitComponents() error {
 	var limited []cgroup.Share
-	for _, comp := range c.plan.Components {
+	for _, comp := range b.plan.Components {
 		if comp.Memory > 0 || comp.CPU > 0 {
 			limited = append(limited, cgroup.Share{Name: comp.Name, Memory: comp.Memory, CPU: comp.CPU})
 		}
@@ -54,17 +53,20 @@ func (c *container) limitComponents() error {
 	if len(limited) == 0 {
 		return nil
 	}
-	state, err := c.lc.State()
+	state, err := b.lc.State()
 	if err != nil {
 		return err
 	}
 	// systemd has a cgroup v2 to itself: there the units say the limits.
-	c.shares, err = cgroup.Divide(state.CgroupPaths, c.plan.Init == config.InitSystemd, c.init.pid, c.resources, limited)
+	shares, err := cgroup.Divide(state.CgroupPaths, b.plan.Init == config.InitSystemd, b.init.pid, b.resources, limited)
 	if err != nil {
 		return err
 	}
-	for _, comp := range c.components.list {
-		comp.limits = c.shares.Files(comp.Name)
-	}
+	b.shares = shares
+	b.closing.add(ended, func() error {
+		shares.Close()
+		return nil
+	})
+	b.components.Limit(shares.Files)
 	return nil
 }

@@ -43,7 +43,7 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 	case <-ctx.Done():
 		return nil, toRPC(fmt.Errorf("wait for the end of pid 1: %w", ctx.Err()))
 	}
-	if err := c.destroy(); err != nil {
+	if err := c.remove(ctx); err != nil {
 		return nil, toRPC(err)
 	}
 	s.drop(r.ID)
@@ -55,6 +55,16 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 		ExitedAt:    response.ExitedAt,
 	})
 	return response, nil
+}
+
+// remove removes a container that has ended. If that fails the next Delete goes
+// on with it.
+func (c *container) remove(ctx context.Context) error {
+	if err := c.init.take(ctx, false); err != nil {
+		return err
+	}
+	defer c.init.leave()
+	return c.closing.run(removed)
 }
 
 // deleteExec removes an exec. Its streams come to their end, also where a

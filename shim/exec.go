@@ -7,14 +7,12 @@ import (
 
 	eventstypes "github.com/containerd/containerd/api/events"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
-	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"containerd-shim-rich/stdio"
-
 	"containerd-shim-rich/cgroup"
+	"containerd-shim-rich/stdio"
 )
 
 // Exec adds a process that Start will start.
@@ -50,15 +48,7 @@ func (c *container) addExec(r *task.ExecProcessRequest) error {
 	if err := c.alive(); err != nil {
 		return err
 	}
-	p := &process{
-		id:      r.ExecID,
-		streams: stdio.Names{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal},
-		spec:    spec,
-		state:   tasktypes.Status_CREATED,
-		done:    make(chan struct{}),
-	}
-	p.verb = make(chan struct{}, 1)
-	p.given, p.giveUp = context.WithCancelCause(context.Background())
+	p := newProcess(r.ExecID, stdio.Names{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal}, spec)
 	c.execs[r.ExecID] = p
 	c.events.Add(&eventstypes.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})
 	return nil

@@ -7,10 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"containerd-shim-rich/child"
-	"containerd-shim-rich/initmode"
-
 	"containerd-shim-rich/bundle"
+	"containerd-shim-rich/child"
+	"containerd-shim-rich/hooks"
+	"containerd-shim-rich/initmode"
+	"containerd-shim-rich/life"
 )
 
 // The files that a later program reads tell their version, and one that is
@@ -20,7 +21,7 @@ func TestT5StoredFormat(t *testing.T) {
 	if err := b.Make(); err != nil {
 		t.Fatal(err)
 	}
-	for name, v := range map[string]any{bundle.MadeFile: bundle.Made{Rootfs: "/r"}, hooksFile: &hookRecord{Next: 1}, bundle.ExitFile: bundle.Exit{PID: 7, Status: 3}} {
+	for name, v := range map[string]any{bundle.MadeFile: bundle.Made{Rootfs: "/r"}, bundle.ExitFile: bundle.Exit{PID: 7, Status: 3}} {
 		if err := b.Store(name, v); err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +56,7 @@ func v2of(v any) any {
 	case bundle.Exit:
 		return new(bundle.Exit)
 	}
-	return new(hookRecord)
+	panic("not reached")
 }
 
 // What a newer program has written does not keep the rest from being removed.
@@ -70,7 +71,7 @@ func TestT5RemainsOfNewer(t *testing.T) {
 	if err := b.MakeRun([]initmode.File{{Path: "launch", Mode: 0o755}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{bundle.MadeFile, hooksFile, bundle.ExitFile} {
+	for _, name := range []string{bundle.MadeFile, hooks.RecordFile, bundle.ExitFile} {
 		if err := os.WriteFile(b.Path(name), []byte(`{"version":1000,"poststop":"?","due":true,"state":{}}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -79,12 +80,12 @@ func TestT5RemainsOfNewer(t *testing.T) {
 	if !errors.Is(err, bundle.ErrNewer) {
 		t.Errorf("error %v", err)
 	}
-	for _, name := range []string{bundle.MadeFile, hooksFile, bundle.ExitFile} {
+	for _, name := range []string{bundle.MadeFile, hooks.RecordFile, bundle.ExitFile} {
 		if err == nil || !strings.Contains(err.Error(), name+": ") {
 			t.Errorf("the error does not name %s: %v", name, err)
 		}
 	}
-	if exit.Status != statusKilled {
+	if exit.Status != life.StatusKilled {
 		t.Errorf("exit status %d", exit.Status)
 	}
 	if _, err := os.Lstat(b.Path()); !errors.Is(err, os.ErrNotExist) {

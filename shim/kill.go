@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,8 +15,6 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
-
-	"containerd-shim-rich/config"
 
 	"containerd-shim-rich/child"
 )
@@ -62,44 +61,11 @@ func (c *container) kill(sig syscall.Signal) error {
 	if err := c.init.need("signal", tasktypes.Status_CREATED, tasktypes.Status_RUNNING); err != nil {
 		return err
 	}
-	full := c.plan.Halt != 0
-	if sig != unix.SIGKILL && sig != 0 && (c.isStop(sig) || sig == c.plan.Halt) {
-		c.hooks.signalled()
-	}
-	switch {
-	case sig == 0:
+	if sig == 0 {
 		return c.init.proc.Signal(sig)
-	case sig == unix.SIGKILL:
-		c.mu.Lock()
-		c.killed = true
-		c.mu.Unlock()
-		hooks := c.hooks.killed() // pid 1 may be gone already
-		if err := c.killAll(); !hooks {
-			return err
-		}
-		return nil
-	case full && c.init.current() == tasktypes.Status_CREATED:
-		return c.killCreated(sig)
-	case c.plan.Service != nil:
-		return c.app.signal(sig, c.plan.Halt)
-	case full && (sig == c.plan.Halt || c.isStop(sig)):
-		c.halt()
-		return nil
-	case c.plan.Init == config.InitDumbInit && c.init.current() == tasktypes.Status_RUNNING:
-		return c.killDumbInit(sig)
 	}
-	return c.init.proc.Signal(sig)
-}
-
-// killCreated ends a container whose init has not been started: there is
-// nobody yet who could handle a signal.
-func (c *container) killCreated(sig syscall.Signal) error {
-	if c.plan.Service != nil {
-		c.app.mu.Lock()
-		c.app.stop, c.app.stopping = sig, true
-		c.app.mu.Unlock()
-	}
-	return c.killAll()
+	do, err := c.life.Signal(sig)
+	return errors.Join(err, c.act(do))
 }
 
 const (
@@ -109,12 +75,12 @@ const (
 	childPoll = time.Millisecond
 )
 
-// killDumbInit signals the CMD by way of dumb-init. A signal that came before
+// signalChild signals the CMD by way of dumb-init. A signal that came before
 // dumb-init listens, or before its child is the CMD, would be lost, and a stop
 // right after the start would not stop anything: as pid 1 dumb-init is not
 // ended by a signal that it does not handle, and its child inherits handlers
 // that do nothing, until it executes the CMD.
-func (c *container) killDumbInit(sig syscall.Signal) error {
+func (c *container) signalChild(sig syscall.Signal) error {
 	command, err := c.child()
 	for deadline := time.Now().Add(childWait); err != nil && time.Now().Before(deadline); command, err = c.child() {
 		select {

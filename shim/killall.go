@@ -5,7 +5,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/cgroup"
@@ -71,17 +70,4 @@ func (c *container) insist() {
 			c.log.WithError(err).Warn("kill what keeps the container")
 		}
 	}
-}
-
-// removeContainer removes a container whose processes have ended. Its cgroups
-// are not left to libcontainer, which goes by paths.
-func removeContainer(lc *libcontainer.Container, cgroups map[string]string, limit time.Duration) error {
-	if err := cgroup.Remove(cgroups, limit); err != nil {
-		return err
-	}
-	// A paused one would be thawed. It learns that there is nothing any more.
-	if _, err := lc.Status(); err != nil {
-		return err
-	}
-	return lc.Destroy()
 }

@@ -18,12 +18,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
+	"containerd-shim-rich/cgroup"
+	"containerd-shim-rich/child"
 	"containerd-shim-rich/hostfs"
 	"containerd-shim-rich/oci"
-
-	"containerd-shim-rich/child"
-
-	"containerd-shim-rich/cgroup"
 )
 
 // groupAnnotations name the annotations whose value lets containers share a

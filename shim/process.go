@@ -13,9 +13,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"containerd-shim-rich/stdio"
-
 	"containerd-shim-rich/child"
+	"containerd-shim-rich/stdio"
 )
 
 // process is pid 1 of a container, or what is executed beside it.
@@ -27,8 +26,8 @@ type process struct {
 	done    chan struct{} // closed when the end has been announced
 	ending  sync.Once
 
-	// verb has the item of who changes the state of an exec: its start, a
-	// signal, its removal. given ends when its start has to be given up.
+	// verb has the item of who changes the state: the start, and for an exec a
+	// signal and the removal. given ends when its start has to be given up.
 	verb   chan struct{}
 	given  context.Context
 	giveUp context.CancelCauseFunc
@@ -40,6 +39,18 @@ type process struct {
 	pid    int
 	status uint32
 	at     time.Time // of the end
+}
+
+// newProcess is a process that has not been started.
+func newProcess(id string, streams stdio.Names, spec *specs.Process) *process {
+	p := &process{
+		id: id, streams: streams, spec: spec,
+		state: tasktypes.Status_CREATED,
+		done:  make(chan struct{}),
+		verb:  make(chan struct{}, 1),
+	}
+	p.given, p.giveUp = context.WithCancelCause(context.Background())
+	return p
 }
 
 // open connects the streams of a process that is about to be started by the
@@ -84,7 +95,24 @@ func (p *process) take(ctx context.Context, ends bool) error {
 	case <-ctx.Done():
 	case <-time.After(verbTimeout):
 	}
-	return fmt.Errorf("exec %s is still being started: %w", p.id, errdefs.ErrUnavailable)
+	return fmt.Errorf("%s is still being started: %w", p.name(), errdefs.ErrUnavailable)
+}
+
+// wait takes the turn whenever that is.
+func (p *process) wait() { p.verb <- struct{}{} }
+
+func (p *process) name() string {
+	if p.id == "" {
+		return "pid 1"
+	}
+	return "exec " + p.id
+}
+
+// closeStreams closes the streams, if there are any yet.
+func (p *process) closeStreams() {
+	if streams := p.stdio(); streams != nil {
+		streams.Close()
+	}
 }
 
 // leave gives the turn to others.

@@ -12,20 +12,18 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-rich/bundle"
 	"containerd-shim-rich/cgroup"
+	"containerd-shim-rich/child"
+	"containerd-shim-rich/hooks"
+	"containerd-shim-rich/life"
 	"containerd-shim-rich/logs"
 	"containerd-shim-rich/oci"
-
-	"containerd-shim-rich/child"
-
-	"containerd-shim-rich/bundle"
 )
 
 // containerd ends the call that cleans up after a shim when it takes longer
 // than 5 s (io.containerd.timeout.shim.cleanup), and then keeps the bundle.
 const (
-	// hooksWait bounds all poststop hooks together.
-	hooksWait = 2 * time.Second
 	// cgroupsWait bounds how long the cgroups of a container without a shim
 	// are emptied, and then removed.
 	cgroupsWait = killWait / 2
@@ -36,7 +34,7 @@ const (
 // are those of this process.
 func remains(path string, children *child.Children) (bundle.Exit, error) {
 	b, id, began := bundle.Bundle(path), filepath.Base(path), time.Now()
-	exit := bundle.Exit{Status: statusKilled, At: began}
+	exit := bundle.Exit{Status: life.StatusKilled, At: began}
 	m, err := facts(b, id)
 	if errors.Is(err, os.ErrNotExist) {
 		return exit, os.RemoveAll(b.Path())
@@ -47,17 +45,17 @@ func remains(path string, children *child.Children) (bundle.Exit, error) {
 		if state, err := c.State(); err == nil {
 			exit.PID = state.InitProcessPid
 		}
-		if err := destroy(c); err != nil {
+		if err := child.Destroy(c, cgroupsWait); err != nil {
 			// A pid 1 that is dead can stay for as long as the host's init
 			// lets a dead process of its namespace wait: it is in no cgroup
 			// any more (pid_namespaces(7)).
-			errs = append(errs, err, destroyCgroups(m.Cgroups), os.RemoveAll(b.Path(bundle.StateDir, id)))
+			errs = append(errs, err, child.DestroyCgroups(m.Cgroups, cgroupsWait), os.RemoveAll(b.Path(bundle.StateDir, id)))
 		}
 	} else {
 		if !errors.Is(err, libcontainer.ErrNotExist) {
 			errs = append(errs, err)
 		}
-		errs = append(errs, destroyCgroups(m.Cgroups), os.RemoveAll(b.Path(bundle.StateDir, id)))
+		errs = append(errs, child.DestroyCgroups(m.Cgroups, cgroupsWait), os.RemoveAll(b.Path(bundle.StateDir, id)))
 	}
 	// The shim may have known more.
 	var stored bundle.Exit
@@ -67,7 +65,7 @@ func remains(path string, children *child.Children) (bundle.Exit, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		errs = append(errs, fmt.Errorf("%s: %w", bundle.ExitFile, err))
 	}
-	errs = append(errs, orphanHooks(b, id, &m, exit, began, children), runPoststop(b, &m, hooksWait), sweep(b, m), os.RemoveAll(b.Path()))
+	errs = append(errs, hooks.RunOrphans(b, id, &m, exit, began, children), hooks.RunPoststop(b, &m, hooks.HostWait), sweep(b, m), os.RemoveAll(b.Path()))
 	return exit, errors.Join(errs...)
 }
 
@@ -100,30 +98,7 @@ func facts(b bundle.Bundle, id string) (bundle.Made, error) {
 	}
 	m = bundle.Made{Rootfs: filepath.Join(string(b), bundle.RootfsDir), Mounted: true}
 	if spec, err := oci.Load(string(b)); err == nil && spec.Hooks != nil {
-		m.Poststop, m.State = spec.Hooks.Poststop, stateOf(id, b, spec)
+		m.Poststop, m.State = spec.Hooks.Poststop, hooks.StateOf(id, b, spec)
 	}
 	return m, fmt.Errorf("%s: %w", bundle.MadeFile, err)
-}
-
-// destroy kills a container that is not a child of this process, and removes
-// it.
-func destroy(c *libcontainer.Container) error {
-	state, err := c.State()
-	if err != nil {
-		return err
-	}
-	wait, err := child.Kill(state, killWait)
-	if err != nil {
-		return fmt.Errorf("kill: %w", err)
-	}
-	if err := errors.Join(cgroup.Kill(state.CgroupPaths, cgroupsWait), wait()); err != nil {
-		return err
-	}
-	return removeContainer(c, state.CgroupPaths, cgroupsWait)
-}
-
-// destroyCgroups kills what is in the cgroups of a container of which
-// libcontainer has no state, and removes them.
-func destroyCgroups(paths map[string]string) error {
-	return errors.Join(cgroup.Kill(paths, cgroupsWait), cgroup.Remove(paths, cgroupsWait))
 }

@@ -16,11 +16,9 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"containerd-shim-rich/event"
-
-	"containerd-shim-rich/stdio"
-
 	"containerd-shim-rich/child"
+	"containerd-shim-rich/event"
+	"containerd-shim-rich/stdio"
 )
 
 var empty = &emptypb.Empty{}

@@ -14,13 +14,12 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
-	"containerd-shim-rich/launch"
-
-	"containerd-shim-rich/stdio"
-
-	"containerd-shim-rich/child"
-
 	"containerd-shim-rich/cgroup"
+	"containerd-shim-rich/child"
+	"containerd-shim-rich/hooks"
+	"containerd-shim-rich/initmode"
+	"containerd-shim-rich/launch"
+	"containerd-shim-rich/stdio"
 )
 
 // Start lets pid 1 of a created container go on, or starts an exec.
@@ -32,7 +31,7 @@ func (s *service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 	if r.ExecID == "" {
 		err = c.start(ctx)
 	} else {
-		err = c.startExec(ctx, p, s.namespace)
+		err = c.startExec(ctx, p)
 	}
 	if err != nil {
 		return nil, toRPC(err)
@@ -41,31 +40,39 @@ func (s *service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 }
 
 func (c *container) start(ctx context.Context) error {
-	c.announce.Lock()
-	defer c.announce.Unlock()
+	if err := c.init.take(ctx, false); err != nil { // its end is announced later
+		return err
+	}
+	defer c.init.leave()
 	if err := c.init.need("start", tasktypes.Status_CREATED); err != nil {
 		return err
 	}
-	if c.plan.Service == nil {
-		if err := c.prestartPid1(); err != nil {
+	if c.shape != initmode.ServiceOfInit {
+		if err := c.prestart(); err != nil {
 			return err
 		}
+		now := time.Now()
+		c.hooks.Starting(now)
+		c.life.Begins(now)
 	}
 	if err := c.lc.Exec(); err != nil {
-		c.hooks.notStarted()
+		c.life.NotStarted()
 		return fmt.Errorf("start pid 1: %w", err)
 	}
-	if err := c.runPoststart(ctx); err != nil {
+	if err := hooks.RunPoststart(ctx, c.poststart, c.made.State, c.init.pid); err != nil {
 		// As runtime-spec says, Lifecycle 9.
 		return errors.Join(err, c.kill(unix.SIGKILL))
 	}
 	c.init.started(c.init.pid, tasktypes.Status_RUNNING)
-	c.components.commandIsInit(c)
+	c.life.Started()
+	if c.shape == initmode.InitItself {
+		c.components.CommandIsInit(c.follow)
+	}
 	c.events.Add(&eventstypes.TaskStart{ContainerID: c.id, Pid: uint32(c.init.pid)})
 	return nil
 }
 
-func (c *container) startExec(ctx context.Context, p *process, namespace string) error {
+func (c *container) startExec(ctx context.Context, p *process) error {
 	if err := p.take(ctx, false); err != nil {
 		return err
 	}
@@ -95,7 +102,7 @@ func (c *container) startExec(ctx context.Context, p *process, namespace string)
 		}
 	}()
 	cgroup.AwaitGrace()
-	if err := c.runExec(ctx, p, namespace); err != nil {
+	if err := c.runExec(ctx, p); err != nil {
 		c.running.Done()
 		p.never()
 		return err
@@ -106,7 +113,7 @@ func (c *container) startExec(ctx context.Context, p *process, namespace string)
 	return nil
 }
 
-func (c *container) runExec(ctx context.Context, p *process, namespace string) (err error) {
+func (c *container) runExec(ctx context.Context, p *process) (err error) {
 	if p.proc, err = child.NewProcess(p.spec); err != nil {
 		return withClass(err, errdefs.ErrInvalidArgument)
 	}
@@ -119,7 +126,7 @@ func (c *container) runExec(ctx context.Context, p *process, namespace string) (
 			streams.Close()
 		}
 	}()
-	if err := p.open(ctx, stdio.Owner{ID: c.id, Namespace: namespace, Loggers: c.loggers}, uid, gid); err != nil {
+	if err := p.open(ctx, stdio.Owner{ID: c.id, Namespace: c.namespace, Loggers: c.loggers}, uid, gid); err != nil {
 		return err
 	}
 	if err := c.runBeside(ctx, p); err != nil {
@@ -141,7 +148,7 @@ func (c *container) runBeside(ctx context.Context, p *process) error {
 		}
 		return p.run(ctx, c.children, lc)
 	}); err != nil {
-		if c.halted.Load() || c.pid1.Exiting() {
+		if c.life.Halting() || c.pid1.Exiting() {
 			// The init kills what it finds, and after its end the kernel
 			// does. libcontainer only knows that the process went away.
 			err = withClass(err, errdefs.ErrFailedPrecondition)

@@ -77,6 +77,9 @@ func createFile(path string) (*os.File, error) {
 
 // Close ends the log when no process has the console any more.
 func (l *ConsoleLog) Close() error {
+	if l == nil {
+		return nil
+	}
 	err := l.peer.Close()
 	select {
 	case <-l.done:

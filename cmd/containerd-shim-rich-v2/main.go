@@ -17,6 +17,7 @@ import (
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters namespaces before the Go runtime starts
 
 	"containerd-shim-rich/cgroup"
+	"containerd-shim-rich/hooks"
 	"containerd-shim-rich/shim"
 )
 
@@ -35,7 +36,7 @@ func init() {
 }
 
 func main() {
-	if done, status := shim.RunHook(os.Args[1:]); done {
+	if done, status := hooks.RunCommand(os.Args[1:]); done {
 		os.Exit(status)
 	}
 	if cgroup.Hold(os.Args[1:]) {
