@@ -25,10 +25,13 @@ type supervisor struct {
 	shim    int32 // the descriptor of conn, -1 once it is of no use
 	signals signals
 	quiet   bool // nothing has happened while it waited last
-	order   launch.Run
-	stdio   []*os.File
-	limits  []*os.File
-	syslog  syslog
+	// released says that the pages of the launcher's own file have been let go
+	// of and nothing has happened since.
+	released bool
+	order    launch.Run
+	stdio    []*os.File
+	limits   []*os.File
+	syslog   syslog
 
 	cmd       *command // nil while the component does not run
 	started   time.Time
@@ -36,6 +39,7 @@ type supervisor struct {
 	killAt    time.Time
 	restartAt time.Time
 	delay     time.Duration
+	status    int // how it ended last, or could not be started
 
 	ready bool
 	probe probe
@@ -187,42 +191,70 @@ func (s *supervisor) stop() {
 	}
 }
 
-// run starts the component, and again when it has ended, and returns its last
-// exit status.
-func (s *supervisor) run() (status int) {
-	status = s.start()
-	for resident := true; s.cmd != nil || !s.restartAt.IsZero() && !s.stopping; {
-		timeout := s.timeout()
-		idle := timeout < 0 && resident
-		if idle {
-			timeout = idleTimeout
-		}
-		if s.wait(timeout) {
-			s.receive()
-		}
-		if idle && s.quiet {
-			releaseFilePages()
-			resident = false
-			continue
-		}
-		resident = resident || !s.quiet
-		if s.cmd != nil {
-			if ws, ended := s.cmd.collect(); ended {
-				status = s.ended(ws)
-			}
-		}
-		now := time.Now()
-		switch {
-		case s.cmd != nil && s.stopping && now.After(s.killAt):
-			_ = unix.Kill(-s.cmd.pid, unix.SIGKILL)
-			s.killAt = now.Add(time.Second)
-		case s.cmd == nil && !s.stopping && !s.restartAt.IsZero() && !now.Before(s.restartAt):
-			status = s.start()
-		case s.cmd != nil && !s.ready && !s.stopping:
-			s.look()
+// run starts the component, and again when it has ended, until that is over. It
+// returns the last exit status.
+func (s *supervisor) run() int {
+	s.start()
+	for s.cmd != nil || s.startsAgain() {
+		if s.await() {
+			s.collect()
+			s.act()
 		}
 	}
-	return status
+	return s.status
+}
+
+// startsAgain tells of a component that has ended whether it is to run again.
+func (s *supervisor) startsAgain() bool { return !s.restartAt.IsZero() && !s.stopping }
+
+// await waits for what comes next, takes what the shim sends and reports
+// whether there may be something to do. There is nothing when nothing has come
+// for a while and nothing is due: then it lets go of memory.
+func (s *supervisor) await() bool {
+	timeout := s.timeout()
+	idle := timeout < 0 && !s.released
+	if idle {
+		timeout = idleTimeout
+	}
+	if s.wait(timeout) {
+		s.receive()
+	}
+	if idle && s.quiet {
+		releaseFilePages()
+		s.released = true
+		return false
+	}
+	s.released = s.released && s.quiet
+	return true
+}
+
+// collect takes note of the component's end.
+func (s *supervisor) collect() {
+	if s.cmd == nil {
+		return
+	}
+	if ws, ended := s.cmd.collect(); ended {
+		s.ended(ws)
+	}
+}
+
+// act does what is due: it starts the component again, kills one that does not
+// stop, or looks whether it is ready.
+func (s *supervisor) act() {
+	now := time.Now()
+	switch {
+	case s.cmd == nil:
+		if s.startsAgain() && !now.Before(s.restartAt) {
+			s.start()
+		}
+	case s.stopping:
+		if now.After(s.killAt) {
+			_ = unix.Kill(-s.cmd.pid, unix.SIGKILL)
+			s.killAt = now.Add(time.Second)
+		}
+	case !s.ready:
+		s.look()
+	}
 }
 
 // timeout is how long, in ms, nothing has to be done, -1 for ever.
@@ -260,8 +292,9 @@ func (s *supervisor) receive() {
 	}
 }
 
-// start starts the component. Its status is that of a failure.
-func (s *supervisor) start() (status int) {
+// start starts the component.
+func (s *supervisor) start() {
+	s.status = 0
 	s.restartAt = time.Time{}
 	s.ready = false
 	s.started = time.Now()
@@ -273,13 +306,13 @@ func (s *supervisor) start() (status int) {
 		failed.Reason = fmt.Sprintf("exec %s: %s", quote(s.order.Record.Args[0]), failed.Reason)
 		complain(s.stdio[2], failed.Reason)
 		_ = s.conn.Send(*failed)
-		return s.ended(unix.WaitStatus(failed.Code << 8))
+		s.ended(unix.WaitStatus(failed.Code << 8))
+		return
 	}
 	s.cmd = cmd
 	_ = s.conn.Send(launch.Started{PID: int32(cmd.pid)})
 	s.probe = probe{next: time.Now()}
 	s.look()
-	return 0
 }
 
 // place puts a process under the component's limits.
@@ -293,11 +326,11 @@ func (s *supervisor) place(pid int) error {
 }
 
 // ended reports how the component ended and decides what comes next.
-func (s *supervisor) ended(ws unix.WaitStatus) (status int) {
+func (s *supervisor) ended(ws unix.WaitStatus) {
 	s.cmd = nil
 	s.probe.stop()
-	status = int(launch.ExitStatus(syscall.WaitStatus(ws)))
-	again := s.order.Restart == launch.RestartAlways || s.order.Restart == launch.RestartOnFailure && status != 0
+	s.status = int(launch.ExitStatus(syscall.WaitStatus(ws)))
+	again := s.order.Restart == launch.RestartAlways || s.order.Restart == launch.RestartOnFailure && s.status != 0
 	report := launch.Ended{Again: -1, Requested: s.stopping}
 	if again && !s.stopping {
 		if time.Since(s.started) >= s.order.MaxDelay {
@@ -313,7 +346,6 @@ func (s *supervisor) ended(ws unix.WaitStatus) (status int) {
 		report.Code = uint32(ws.ExitStatus())
 	}
 	_ = s.conn.Send(report)
-	return status
 }
 
 // look finds out whether the component is ready, and reports it once.

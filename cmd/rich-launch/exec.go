@@ -29,8 +29,7 @@ func execStage() int {
 	m, _, err := conn.Receive()
 	start, ok := m.(launch.Start)
 	if err != nil || !ok {
-		os.Stderr.WriteString(usage)
-		return exitUsage
+		return misused()
 	}
 	code, err := become(&start.Record)
 	_ = conn.Send(launch.Failed{Code: code, Reason: err.Error()})
@@ -100,23 +99,8 @@ func reserveHeap(args, env []string) {
 // prepare gives the process everything of the record but argv and env.
 func prepare(r *launch.Record) error {
 	groups := groupsAllowed()
-	if r.OOMScoreAdj != nil {
-		if err := setOOMScoreAdj(*r.OOMScoreAdj); err != nil {
-			return err
-		}
-	}
-	if err := setRlimits(r.Rlimits); err != nil {
+	if err := setResources(r); err != nil {
 		return err
-	}
-	if r.IOPriority != nil {
-		if err := setIOPriority(r.IOPriority); err != nil {
-			return err
-		}
-	}
-	if r.Scheduler != nil {
-		if err := setScheduler(r.Scheduler); err != nil {
-			return err
-		}
 	}
 	denied, err := enter(r.Cwd)
 	if err != nil {
@@ -130,6 +114,26 @@ func prepare(r *launch.Record) error {
 			return err
 		}
 	}
+	if err := changeUser(r, groups, denied); err != nil {
+		return err
+	}
+	if r.Capabilities != nil {
+		if err := setCapabilities(r.Capabilities); err != nil {
+			return err
+		}
+	}
+	if r.NoNewPrivileges {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no_new_privs: %w", err)
+		}
+	}
+	return nil
+}
+
+// changeUser makes the process the CMD's user's, which keeps the permitted
+// capabilities. In its working directory it then is even if that is denied to
+// the user the launcher is.
+func changeUser(r *launch.Record, groups, denied bool) error {
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set keepcaps: %w", err)
 	}
@@ -148,16 +152,6 @@ func prepare(r *launch.Record) error {
 	}
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("clear keepcaps: %w", err)
-	}
-	if r.Capabilities != nil {
-		if err := setCapabilities(r.Capabilities); err != nil {
-			return err
-		}
-	}
-	if r.NoNewPrivileges {
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return fmt.Errorf("set no_new_privs: %w", err)
-		}
 	}
 	return nil
 }

@@ -23,6 +23,27 @@ var rlimitNames = map[int]string{
 	unix.RLIMIT_SIGPENDING: "RLIMIT_SIGPENDING", unix.RLIMIT_STACK: "RLIMIT_STACK",
 }
 
+// setResources sets what the process may use, and how it comes to it.
+func setResources(r *launch.Record) error {
+	if r.OOMScoreAdj != nil {
+		if err := setOOMScoreAdj(*r.OOMScoreAdj); err != nil {
+			return err
+		}
+	}
+	if err := setRlimits(r.Rlimits); err != nil {
+		return err
+	}
+	if r.IOPriority != nil {
+		if err := setIOPriority(r.IOPriority); err != nil {
+			return err
+		}
+	}
+	if r.Scheduler != nil {
+		return setScheduler(r.Scheduler)
+	}
+	return nil
+}
+
 // setRlimits sets the process's limits. It goes through package syscall,
 // which then forgets the NOFILE limit the process was started with; it would
 // restore that on exec, over ours.

@@ -16,6 +16,7 @@
 package main
 
 import (
+	"math"
 	"os"
 	"path"
 	"runtime"
@@ -70,34 +71,61 @@ func socket() string {
 
 func main() { os.Exit(dispatch(os.Args[1:])) }
 
-func dispatch(args []string) int {
-	switch {
-	case len(args) > 0 && args[0] == "app":
-		return app(args[1:])
-	case len(args) == 1 && args[0] == stageTwo:
-		return execStage()
-	case len(args) > 1 && args[0] == "command":
-		return beside(args[1:])
-	case (len(args) == 2 || len(args) == 3 && args[2] == waitForStop) && args[0] == "component":
-		return component(args[1], len(args) == 3)
-	case len(args) == 1 && args[0] == "stop":
-		return stop()
-	case len(args) == 2 && args[0] == "stop":
-		return stopComponents(args[1])
-	case len(args) == 2 && args[0] == "event":
-		return event(args[1])
-	case len(args) > 1 && args[0] == "state":
-		return state(args[1:])
-	case len(args) > 1 && args[0] == "run":
-		return run(args[1:])
-	case len(args) > 1 && args[0] == "env":
-		return env(args[1:])
-	case len(args) > 2 && args[0] == "within":
-		return within(args[1], args[2:])
-	case len(args) == 1 && args[0] == "version":
+// verb is one thing that the launcher can be told to do.
+type verb struct {
+	name        string
+	least, most int // how many arguments it takes
+	run         func(args []string) (status int)
+}
+
+// anyNumber stands for no limit of the arguments.
+const anyNumber = math.MaxInt
+
+// verbs has a verb twice that does something else with an argument than
+// without one.
+var verbs = []verb{
+	{"app", 0, anyNumber, app},
+	{stageTwo, 0, 0, func([]string) int { return execStage() }},
+	{"command", 1, anyNumber, beside},
+	{"component", 1, 1, func(args []string) int { return component(args[0], false) }},
+	{"component", 2, 2, stayingComponent},
+	{"stop", 0, 0, func([]string) int { return stop() }},
+	{"stop", 1, 1, func(args []string) int { return stopComponents(args[0]) }},
+	{"event", 1, 1, func(args []string) int { return event(args[0]) }},
+	{"state", 1, anyNumber, state},
+	{"run", 1, anyNumber, run},
+	{"env", 1, anyNumber, env},
+	{"within", 2, anyNumber, func(args []string) int { return within(args[0], args[1:]) }},
+	{"version", 0, 0, func([]string) int {
 		os.Stdout.WriteString(version + "\n")
 		return 0
+	}},
+}
+
+// dispatch does what the arguments say and returns the launcher's exit status.
+func dispatch(args []string) int {
+	if len(args) == 0 {
+		return misused()
 	}
+	name, args := args[0], args[1:]
+	for _, v := range verbs {
+		if v.name == name && v.least <= len(args) && len(args) <= v.most {
+			return v.run(args)
+		}
+	}
+	return misused()
+}
+
+// stayingComponent does not end with its component.
+func stayingComponent(args []string) int {
+	if args[1] != waitForStop {
+		return misused()
+	}
+	return component(args[0], true)
+}
+
+// misused says how the launcher is used.
+func misused() int {
 	os.Stderr.WriteString(usage)
 	return exitUsage
 }
