@@ -35,34 +35,26 @@ func choose(req *Request) ([]choice, error) {
 	if spec.Linux == nil {
 		return nil, errors.New("linux: missing; only Linux containers are supported")
 	}
-	private, pidns := PrivatePID(spec)
 	switch opts.Init {
 	case config.InitDumbInit:
 		return []choice{withDumbInit}, nil
 	case config.InitAuto:
-		return chooseAuto(req, private)
+		return chooseAuto(req)
 	}
+	return chooseNamed(req)
+}
 
-	if !private {
+// chooseNamed takes the init for services that was asked for, or says what is
+// in its way.
+func chooseNamed(req *Request) ([]choice, error) {
+	opts := req.Options
+	if private, pidns := PrivatePID(req.Spec); !private {
 		return nil, fmt.Errorf("linux.namespaces: the container %s, but %s asks for init %q, which has to be pid 1 of a pid namespace of its own; "+
 			"give the container its own pid namespace, or set init to %q", pidns, opts.InitSource, opts.Init, config.InitDumbInit)
 	}
-	var f found
-	var err error
-	if opts.Init == config.InitSystemd {
-		if f, err = req.Rootfs.findSystemd(); err != nil {
-			return nil, fmt.Errorf("%s: value %q: the root file system has no systemd (%w); use an image that has it, or set init to %q or %q",
-				opts.InitSource, opts.Init, err, config.InitDumbInit, config.InitAuto)
-		}
-	} else {
-		f, err = req.Rootfs.identify(sbinInit)
-		if err == nil && f.mode(false) == nil {
-			err = fmt.Errorf("%s is %s; supported are systemd, sysvinit, busybox init, openrc-init and runit", f.path, f.kind.describe())
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: value %q: /sbin/init of the root file system cannot be used (%w); use an image with another init, or set init to %q",
-				opts.InitSource, opts.Init, err, config.InitDumbInit)
-		}
+	f, err := findNamed(req)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkRoot(req); err != nil {
 		return nil, err
@@ -71,6 +63,28 @@ func choose(req *Request) ([]choice, error) {
 		return nil, err
 	}
 	return []choice{{f.name(), f.mode(isCMD(req, f.kind))}}, nil
+}
+
+// findNamed finds the init for services that was asked for.
+func findNamed(req *Request) (found, error) {
+	opts := req.Options
+	if opts.Init == config.InitSystemd {
+		f, err := req.Rootfs.findSystemd()
+		if err != nil {
+			return found{}, fmt.Errorf("%s: value %q: the root file system has no systemd (%w); use an image that has it, or set init to %q or %q",
+				opts.InitSource, opts.Init, err, config.InitDumbInit, config.InitAuto)
+		}
+		return f, nil
+	}
+	f, err := req.Rootfs.identify(sbinInit)
+	if err == nil && f.mode(false) == nil {
+		err = fmt.Errorf("%s is %s; supported are systemd, sysvinit, busybox init, openrc-init and runit", f.path, f.kind.describe())
+	}
+	if err != nil {
+		return found{}, fmt.Errorf("%s: value %q: /sbin/init of the root file system cannot be used (%w); use an image with another init, or set init to %q",
+			opts.InitSource, opts.Init, err, config.InitDumbInit)
+	}
+	return f, nil
 }
 
 // mode is how to run an init, nil if it cannot be. With own it is the CMD.
@@ -95,32 +109,48 @@ func (f found) name() string { return string(f.kind) }
 
 // chooseAuto never fails for what an image lacks, or for a mount of the user's:
 // it settles for less.
-func chooseAuto(req *Request, private bool) ([]choice, error) {
+func chooseAuto(req *Request) ([]choice, error) {
 	p := req.Spec.Process
-	switch f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env); {
-	case f.kind == kindReaper && (req.Options.OnExit != config.OnExitStop || len(req.Components) > 0):
-		// It reaps, but starts nothing else, and its child only once.
-		return []choice{withDumbInit}, nil
-	case f.kind == kindReaper:
-		return []choice{noInit}, nil
-	case f.kind == kindUnknown:
-	case private && p.User.UID == 0 && f.mode(true) != nil:
-		return []choice{{f.name(), f.mode(true)}, noInit}, nil
-	case len(req.Components) > 0:
-		return nil, noComponents(req, fmt.Sprintf("process.args: the command is %s, which runs services only as root in a pid namespace of its own", f.kind.describe()))
-	default:
-		// An init that is the CMD gets what it would get from runc.
+	f := req.Rootfs.identifyCMD(p.Args, p.Cwd, p.Env)
+	switch f.kind {
+	case kindUnknown:
+		return chooseFor(req), nil
+	case kindReaper:
+		if req.Options.OnExit != config.OnExitStop || len(req.Components) > 0 {
+			// It reaps, but starts nothing else, and its child only once.
+			return []choice{withDumbInit}, nil
+		}
 		return []choice{noInit}, nil
 	}
-	if private && (p.User.UID == 0 || req.Options.RootInit == config.RootInitAlways && checkCapabilities(req) == nil) {
+	if private, _ := PrivatePID(req.Spec); private && p.User.UID == 0 && f.mode(true) != nil {
+		return []choice{{f.name(), f.mode(true)}, noInit}, nil
+	}
+	if len(req.Components) > 0 {
+		return nil, noComponents(req, fmt.Sprintf("process.args: the command is %s, which runs services only as root in a pid namespace of its own", f.kind.describe()))
+	}
+	// An init that is the CMD gets what it would get from runc.
+	return []choice{noInit}, nil
+}
+
+// chooseFor chooses for a CMD that is no init: the image's own init for
+// services if it may be one, else dumb-init, else none.
+func chooseFor(req *Request) []choice {
+	if private, _ := PrivatePID(req.Spec); private && mayManage(req) {
 		if f, err := req.Rootfs.findSystemd(); err == nil && checkSystemd(req, f) == nil {
-			return []choice{{f.name(), f.mode(false)}, withDumbInit, noInit}, nil
+			return []choice{{f.name(), f.mode(false)}, withDumbInit, noInit}
 		}
 		if f, err := req.Rootfs.identify(sbinInit); err == nil && f.kind != kindSystemd && f.mode(false) != nil {
-			return []choice{{f.name(), f.mode(false)}, withDumbInit, noInit}, nil
+			return []choice{{f.name(), f.mode(false)}, withDumbInit, noInit}
 		}
 	}
-	return []choice{withDumbInit, noInit}, nil
+	return []choice{withDumbInit, noInit}
+}
+
+// mayManage reports whether an init that nobody asked for by name may run as
+// root.
+func mayManage(req *Request) bool {
+	return req.Spec.Process.User.UID == 0 ||
+		req.Options.RootInit == config.RootInitAlways && checkCapabilities(req) == nil
 }
 
 func isCMD(req *Request, k kind) bool {

@@ -17,6 +17,12 @@ import (
 type runit struct {
 	found found
 	own   bool
+
+	// What a plan finds out first:
+
+	stopit   string // the file that asks runit to stop
+	at       string // where the container has our directory
+	services string // where runsvdir finds services
 }
 
 // runitStop matches the path of the file stopit, which distributions change.
@@ -34,107 +40,149 @@ const runitDebian = "/run/runit.stopit"
 var runitServices = []string{"/etc/runit/runsvdir/default", "/etc/service", "/service", "/var/service"}
 
 func (r runit) plan(req *Request, p *Plan) error {
+	var err error
+	if r.stopit, err = r.findStopit(req.Rootfs); err != nil {
+		return err
+	}
+	halt := unix.SIGPWR
+	if r.stopit != runitDebian {
+		halt = unix.SIGINT
+	}
+	if r.at, err = p.boot(req, r.own, halt, sbinInit); err != nil {
+		return err
+	}
+	if halt == unix.SIGINT {
+		if err := r.haltByInterrupt(req, p); err != nil {
+			return err
+		}
+	}
+	if r.services, err = findServices(req.Rootfs); err != nil {
+		return err
+	}
+	if err := r.mask(req, p); err != nil {
+		return err
+	}
+	command, err := r.wanted(req, p)
+	if err != nil {
+		return err
+	}
+	if err := r.lastStage(req, p, command); err != nil || r.own {
+		return err
+	}
+	return r.app(req, p, command)
+}
+
+// findStopit is the path of stopit that runit was built with, else runit's own.
+func (r runit) findStopit(root *Rootfs) (string, error) {
 	stopit := ""
-	err := req.Rootfs.scan(r.found.path, maxRunit, func(w window) bool {
+	err := root.scan(r.found.path, maxRunit, func(w window) bool {
 		if m := runitStop().FindIndex(w.data); m != nil && w.whole(m[1]) {
 			stopit = string(w.data[m[0]:m[1]])
 		}
 		return stopit != ""
 	})
-	if err != nil {
-		return err
-	}
 	if stopit == "" {
 		stopit = "/etc/runit/stopit" // runit's own
 	}
-	halt := unix.SIGPWR
-	if stopit != runitDebian {
-		halt = unix.SIGINT
-	}
-	at, err := p.boot(req, r.own, halt, sbinInit)
-	if err != nil {
-		return err
-	}
-	dir := path.Join(at, "runit")
-	if halt == unix.SIGINT {
-		p.Files = append(p.Files, script("runit/ctrlaltdel",
-			"#!/bin/sh",
-			": >"+stopit,
-			"chmod 0100 "+stopit,
-		))
-		if err := p.cover(req, "runit/ctrlaltdel", "/etc/runit/ctrlaltdel"); err != nil {
-			return err
+	return stopit, err
+}
+
+// findServices is the directory in which runsvdir finds services.
+func findServices(root *Rootfs) (string, error) {
+	for _, dir := range runitServices {
+		if resolved, err := root.Resolve(dir); err == nil && root.IsDir(resolved) {
+			return dir, nil
 		}
 	}
-	services, err := r.services(req.Rootfs)
-	if err != nil {
-		return err
-	}
-	down := req.unwanted(req.Rootfs.gettys(services))
+	return "", errors.New("none of " + strings.Join(runitServices, ", ") + " is a directory of the root file system; make one")
+}
+
+// haltByInterrupt makes runit halt at INT, at which it runs this file
+// (runit(8)).
+func (r runit) haltByInterrupt(req *Request, p *Plan) error {
+	p.Files = append(p.Files, script("runit/ctrlaltdel",
+		"#!/bin/sh",
+		": >"+r.stopit,
+		"chmod 0100 "+r.stopit,
+	))
+	return p.cover(req, "runit/ctrlaltdel", "/etc/runit/ctrlaltdel")
+}
+
+// mask keeps down the services that are not to run, gettys among them, and
+// masks the init scripts that are not to.
+func (r runit) mask(req *Request, p *Plan) error {
 	foreign, _ := req.foreignServices()
-	down = slices.Concat(down, req.ofInterfaces(req.Rootfs.entries(services)), foreign, req.Options.Mask)
+	down := slices.Concat(
+		req.unwanted(req.Rootfs.gettys(r.services)),
+		req.ofInterfaces(req.Rootfs.entries(r.services)),
+		foreign,
+		req.Options.Mask)
 	if len(down) > 0 {
 		for i, name := range down {
-			down[i] = path.Join(services, name, "run")
+			down[i] = path.Join(r.services, name, "run")
 		}
 		p.Files = append(p.Files, script("runit/no-getty", "#!/bin/sh", `exec sv down "$PWD"`))
 		if err := p.disable(req, "runit/no-getty", down); err != nil {
 			return err
 		}
 	}
-	if err := p.maskScripts(req, runitScripts); err != nil {
-		return err
-	}
-	command, err := r.wanted(req, p, at, services)
+	return p.maskScripts(req, runitScripts)
+}
+
+// lastStage stops what was added to the image, each by its own command, and
+// runs the image's own last stage. command is what starts the services that
+// were asked for.
+func (r runit) lastStage(req *Request, p *Plan, command string) error {
+	image, found, err := req.Rootfs.config("/etc/runit/3")
 	if err != nil {
 		return err
 	}
-	stage, found, err := req.Rootfs.config("/etc/runit/3")
+	launcher := path.Join(r.at, "launch")
+	components, err := p.runitComponents(req, launcher, r.services)
 	if err != nil {
 		return err
 	}
-	launcher := path.Join(at, "launch")
-	stop, err := p.runitComponents(req, launcher, services)
-	if err != nil {
-		return err
-	}
-	service := path.Join(services, CommandService)
 	lines := []string{
 		"#!/bin/sh",
 		"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}
 	if !r.own {
 		// The CMD may take its time; the image's own stage gives 7 s.
-		lines = append(lines, "sv -w 90 force-stop "+service)
+		lines = append(lines, "sv -w 90 force-stop "+path.Join(r.services, CommandService))
 	}
-	app := []string{"#!/bin/sh"}
 	if command != "" {
 		lines = append(lines, command+" stop")
-		app = append(app, command+" start </dev/null >/dev/console 2>&1")
 	}
-	lines = append(lines, stop...)
+	lines = append(lines, components...)
 	if found {
-		p.Files = append(p.Files, File{Path: "runit/image-3", Mode: 0o755, Data: stage})
-		lines = append(lines, path.Join(dir, "image-3"))
+		p.Files = append(p.Files, File{Path: "runit/image-3", Mode: 0o755, Data: image})
+		lines = append(lines, path.Join(r.at, "runit", "image-3"))
 	}
 	lines = append(lines,
 		// Not test -x, which is false for all files where noexec is set.
-		`case $(ls -l `+strings.TrimSuffix(stopit, "stopit")+`reboot 2>/dev/null) in`,
+		`case $(ls -l `+strings.TrimSuffix(r.stopit, "stopit")+`reboot 2>/dev/null) in`,
 		"-??x*) "+launcher+" event reboot ;;",
 		"esac",
 		// Without CAP_SYS_BOOT runit stays for ever after this.
 		launcher+" event halted",
 	)
 	p.Files = append(p.Files, script("runit/3", lines...))
-	if err := p.cover(req, "runit/3", "/etc/runit/3"); err != nil || r.own {
-		return err
+	return p.cover(req, "runit/3", "/etc/runit/3")
+}
+
+// app is the service that runs the CMD, after command if that is not empty.
+func (r runit) app(req *Request, p *Plan, command string) error {
+	lines := []string{"#!/bin/sh"}
+	if command != "" {
+		lines = append(lines, command+" start </dev/null >/dev/console 2>&1")
 	}
+	lines = append(lines, "exec "+path.Join(r.at, "launch")+" app </dev/null >/dev/console 2>&1")
 	p.Files = append(p.Files,
-		script("runit/rich-app/run", append(app, "exec "+launcher+" app </dev/null >/dev/console 2>&1")...),
+		script("runit/rich-app/run", lines...),
 		// The service's directory is read-only.
 		File{Path: "runit/rich-app/supervise", Mode: fs.ModeSymlink, Link: "/run/rich-app.supervise"},
 	)
-	return p.cover(req, "runit/rich-app", service)
+	return p.cover(req, "runit/rich-app", path.Join(r.services, CommandService))
 }
 
 const (
@@ -147,10 +195,10 @@ const (
 
 // wanted enables the services that were asked for, and returns the command
 // that starts them.
-func (r runit) wanted(req *Request, p *Plan, at, services string) (string, error) {
+func (r runit) wanted(req *Request, p *Plan) (string, error) {
 	var scripts, starts []string
 	for _, name := range req.Options.Services {
-		dir := path.Join(services, name)
+		dir := path.Join(r.services, name)
 		switch {
 		case req.Rootfs.Exists(path.Join(dir, "run")):
 		case req.Rootfs.Exists(path.Join(runitAvailable, name, "run")):
@@ -160,7 +208,7 @@ func (r runit) wanted(req *Request, p *Plan, at, services string) (string, error
 		case req.Rootfs.enabled(name, started, runitScripts):
 			continue
 		case r.own || !req.Rootfs.Exists(path.Join(scriptDir, name)):
-			known, where := slices.Concat(req.Rootfs.entries(services), req.Rootfs.entries(runitAvailable)), "in "+services+" or "+runitAvailable
+			known, where := slices.Concat(req.Rootfs.entries(r.services), req.Rootfs.entries(runitAvailable)), "in "+r.services+" or "+runitAvailable
 			if !r.own {
 				known = append(known, req.Rootfs.entries(scriptDir)...)
 			}
@@ -179,7 +227,7 @@ func (r runit) wanted(req *Request, p *Plan, at, services string) (string, error
 		return "", err
 	}
 	// Its services are stopped by runit's own last stage.
-	return p.servicesCommand(at, scripts, starts...), nil
+	return p.servicesCommand(r.at, scripts, starts...), nil
 }
 
 // enableRunit makes a service directory that runs a service's own scripts
@@ -202,14 +250,4 @@ func (p *Plan) enableRunit(req *Request, name, dir string) error {
 		})
 	}
 	return p.cover(req, file, dir)
-}
-
-// services is the directory in which runsvdir finds services.
-func (r runit) services(root *Rootfs) (string, error) {
-	for _, dir := range runitServices {
-		if resolved, err := root.Resolve(dir); err == nil && root.IsDir(resolved) {
-			return dir, nil
-		}
-	}
-	return "", errors.New("none of " + strings.Join(runitServices, ", ") + " is a directory of the root file system; make one")
 }
