@@ -102,73 +102,109 @@ func parseHooks(value string) ([]Hook, error) {
 	return out, nil
 }
 
-func parseHook(fields map[string]json.RawMessage) (Hook, error) {
-	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		if !slices.Contains(hookKeys, key) {
-			return Hook{}, fmt.Errorf("unknown key %q, the nearest known one is %q", key, Nearest(key, hookKeys, 1)[0])
-		}
+// hookFields are the keys of a hook in JSON with their values.
+type hookFields map[string]json.RawMessage
+
+// parseHook reads a hook. The first key that is wrong is the error.
+func parseHook(fields hookFields) (Hook, error) {
+	if err := fields.checkKeys(); err != nil {
+		return Hook{}, err
 	}
 	var h Hook
-	if err := field(fields, "path", "a string", &h.Path); err != nil {
-		return Hook{}, err
+	for _, read := range []func(hookFields) error{h.readPath, h.readArgs, h.readEnv, h.refuseNUL, h.readTimeout, h.readUser} {
+		if err := read(fields); err != nil {
+			return Hook{}, err
+		}
+	}
+	return h, nil
+}
+
+func (fields hookFields) checkKeys() error {
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains(hookKeys, key) {
+			return fmt.Errorf("unknown key %q, the nearest known one is %q", key, Nearest(key, hookKeys, 1)[0])
+		}
+	}
+	return nil
+}
+
+func (h *Hook) readPath(fields hookFields) error {
+	if err := fields.read("path", "a string", &h.Path); err != nil {
+		return err
 	}
 	if !path.IsAbs(h.Path) || strings.ContainsRune(h.Path, 0) {
-		return Hook{}, fmt.Errorf("path: value %q: want an absolute path in the container, such as /opt/hook", h.Path)
+		return fmt.Errorf("path: value %q: want an absolute path in the container, such as /opt/hook", h.Path)
 	}
 	h.Path = path.Clean(h.Path)
-	if err := field(fields, "args", "an array of strings", &h.Args); err != nil {
-		return Hook{}, err
+	return nil
+}
+
+func (h *Hook) readArgs(fields hookFields) error {
+	if err := fields.read("args", "an array of strings", &h.Args); err != nil {
+		return err
 	}
 	if h.Args == nil {
 		h.Args = []string{h.Path}
 	}
 	if len(h.Args) == 0 {
-		return Hook{}, errors.New("args: empty; begin with the program's own name, as argv[0], or leave the key out")
+		return errors.New("args: empty; begin with the program's own name, as argv[0], or leave the key out")
 	}
-	if err := field(fields, "env", "an array of strings", &h.Env); err != nil {
-		return Hook{}, err
+	return nil
+}
+
+func (h *Hook) readEnv(fields hookFields) error {
+	if err := fields.read("env", "an array of strings", &h.Env); err != nil {
+		return err
 	}
 	for _, kv := range h.Env {
 		if strings.IndexByte(kv, '=') < 1 {
-			return Hook{}, fmt.Errorf("env: value %q: want NAME=VALUE", kv)
+			return fmt.Errorf("env: value %q: want NAME=VALUE", kv)
 		}
 	}
+	return nil
+}
+
+// refuseNUL refuses what execve(2) would cut off.
+func (h *Hook) refuseNUL(hookFields) error {
 	for _, s := range slices.Concat(h.Args, h.Env) {
 		if strings.ContainsRune(s, 0) {
-			return Hook{}, fmt.Errorf("args or env: value %q: want no NUL byte", s)
+			return fmt.Errorf("args or env: value %q: want no NUL byte", s)
 		}
 	}
+	return nil
+}
+
+func (h *Hook) readTimeout(fields hookFields) error {
 	seconds := minHookTimeout.Seconds()
-	if err := field(fields, "timeout", "a number of seconds", &seconds); err != nil {
-		return Hook{}, err
+	if err := fields.read("timeout", "a number of seconds", &seconds); err != nil {
+		return err
 	}
 	if seconds < minHookTimeout.Seconds() || seconds > maxHookTimeout.Seconds() {
-		return Hook{}, fmt.Errorf("timeout: value %s: want %v to %v seconds", fields["timeout"], minHookTimeout.Seconds(), maxHookTimeout.Seconds())
+		return fmt.Errorf("timeout: value %s: want %v to %v seconds", fields["timeout"], minHookTimeout.Seconds(), maxHookTimeout.Seconds())
 	}
 	if fields["timeout"] != nil {
 		h.Timeout = time.Duration(seconds * float64(time.Second))
 	}
-	var user string
-	if err := field(fields, "user", "a string", &user); err != nil {
-		return Hook{}, err
+	return nil
+}
+
+func (h *Hook) readUser(fields hookFields) error {
+	if err := fields.read("user", "a string", &h.user); err != nil || fields["user"] == nil {
+		return err
 	}
-	if fields["user"] == nil {
-		return h, nil
-	}
-	h.user = user
-	uid, gid, both := strings.Cut(user, ":")
+	uid, gid, both := strings.Cut(h.user, ":")
 	var err error
 	if h.UID, err = parseID(uid); err == nil && both {
 		h.GID, err = parseID(gid)
 	}
 	if err != nil {
-		return Hook{}, fmt.Errorf(`user: value %q: want numbers as "UID" or "UID:GID", such as "1000:1000"`, user)
+		return fmt.Errorf(`user: value %q: want numbers as "UID" or "UID:GID", such as "1000:1000"`, h.user)
 	}
-	return h, nil
+	return nil
 }
 
-// field reads a key that may be missing.
-func field(fields map[string]json.RawMessage, key, want string, v any) error {
+// read reads a key that may be missing.
+func (fields hookFields) read(key, want string, v any) error {
 	raw, ok := fields[key]
 	if !ok {
 		return nil
