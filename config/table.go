@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/moby/sys/signal"
@@ -292,31 +290,6 @@ func ParseSignal(v string) (int, error) {
 	return int(n), nil
 }
 
-func find(name string) *Option {
-	for i := range Table {
-		if Table[i].Name == name {
-			return &Table[i]
-		}
-	}
-	return nil
-}
-
-func names() []string {
-	out := make([]string, len(Table))
-	for i := range Table {
-		out[i] = Table[i].Name
-	}
-	return out
-}
-
-func choose(field *string, value string, accepted ...string) error {
-	if !slices.Contains(accepted, value) {
-		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), Nearest(value, accepted, 1)[0])
-	}
-	*field = value
-	return nil
-}
-
 // ParseSize reads a size in bytes, with or without the suffix k, m or g.
 func ParseSize(v string) (int64, error) {
 	shift := 0
@@ -340,68 +313,27 @@ func ParseSize(v string) (int64, error) {
 	return n << shift, nil
 }
 
-// maxServiceName is the longest name that systemd takes for a unit, in bytes.
-const maxServiceName = 255
-
-// serviceName is what all inits take as a name: in scripts it needs no
-// quoting. Of systemd's characters the backslash is left out.
-var serviceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:@-]*$`) })
-
-// reservedPrefix begins the names of the services that the runtime adds.
-const reservedPrefix = "rich-"
-
-// IsReserved reports whether a service, whose name may have a unit's suffix, is
-// or could be one that the runtime adds.
-func IsReserved(name string) bool {
-	return strings.HasPrefix(name, reservedPrefix) || name == "rich.target"
-}
-
-// setServices sets a list of services. The suffix of systemd's services is
-// left out, so that each of them has one name.
-func setServices(field *[]string, names []string) error {
-	var out []string
-	for _, name := range names {
-		name = strings.TrimSuffix(name, ".service")
-		switch {
-		case !serviceName().MatchString(name) || len(name) > maxServiceName-len(".service"):
-			return fmt.Errorf("service %q: want a name of letters, digits and _ . : @ -", name)
-		case IsReserved(name):
-			return fmt.Errorf("service %q: names with %q are the runtime's own; remove it", name, reservedPrefix)
-		case !slices.Contains(out, name):
-			out = append(out, name)
+func find(name string) *Option {
+	for i := range Table {
+		if Table[i].Name == name {
+			return &Table[i]
 		}
 	}
-	*field = out
 	return nil
 }
 
-// Nearest returns the known words with the smallest edit distance to word,
-// nearest first, at most so many.
-func Nearest(word string, known []string, most int) []string {
-	sorted := slices.Clone(known)
-	slices.SortStableFunc(sorted, func(a, b string) int { return distance(word, a) - distance(word, b) })
-	return sorted[:min(most, len(sorted))]
+func names() []string {
+	out := make([]string, len(Table))
+	for i := range Table {
+		out[i] = Table[i].Name
+	}
+	return out
 }
 
-// distance is the Levenshtein distance; words are cut after 64 bytes, as
-// no option is longer.
-func distance(a, b string) int {
-	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+func choose(field *string, value string, accepted ...string) error {
+	if !slices.Contains(accepted, value) {
+		return fmt.Errorf("want one of %s; the nearest is %q", strings.Join(accepted, ", "), Nearest(value, accepted, 1)[0])
 	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
+	*field = value
+	return nil
 }
