@@ -37,19 +37,12 @@ func MissingMountPoints(rootfs string, plan *initmode.Plan) ([]string, error) {
 	return out, nil
 }
 
-// inMount reports whether a path lies below a mount of the container.
+// inMount reports whether a path lies below a mount of the container, other
+// than one at /.
 func inMount(path string, plan *initmode.Plan) bool {
-	for _, dir := range plan.Destinations {
-		if strings.HasPrefix(path, dir+"/") {
-			return true
-		}
-	}
-	for _, m := range plan.Mounts {
-		if strings.HasPrefix(path, m.Resolved+"/") {
-			return true
-		}
-	}
-	return false
+	in := func(dir string) bool { return dir != "/" && initmode.Below(path, dir) }
+	return slices.ContainsFunc(plan.Destinations, in) ||
+		slices.ContainsFunc(plan.Mounts, func(m initmode.Mount) bool { return in(m.Resolved) })
 }
 
 // RemoveMountPoints removes what was made for mounts, unless something uses

@@ -51,7 +51,7 @@ func (p *Plan) hasProfiles(req *Request) bool {
 		return false
 	}
 	return !slices.ContainsFunc(p.Destinations, func(d string) bool {
-		return d == profilePath || resolved == d || strings.HasPrefix(resolved, strings.TrimSuffix(d, "/")+"/")
+		return d == profilePath || Within(resolved, d)
 	})
 }
 
@@ -107,7 +107,7 @@ func (p *Plan) hostInterface(req *Request) {
 	if run != nil && run.Type != "tmpfs" {
 		return // a volume, in which nothing may be made
 	}
-	if slices.ContainsFunc(p.Destinations, func(d string) bool { return within(d, dir) }) {
+	if slices.ContainsFunc(p.Destinations, func(d string) bool { return Within(d, dir) }) {
 		return
 	}
 	id := req.MachineID

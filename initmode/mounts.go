@@ -34,10 +34,11 @@ func isBind(m specs.Mount) bool {
 
 // bound returns the index of the bind mount of the container's own that a
 // resolved path is or lies in, -1 if there is none. What is there is known
-// only when the container runs.
+// only when the container runs. One at / is not meant: it takes the place of the
+// whole image.
 func (p *Plan) bound(req *Request, resolved string) int {
 	for i, d := range p.Destinations {
-		if isBind(req.Spec.Mounts[i]) && within(resolved, d) {
+		if d != "/" && isBind(req.Spec.Mounts[i]) && Within(resolved, d) {
 			return i
 		}
 	}
@@ -79,7 +80,10 @@ func (p *Plan) at(req *Request, dir string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("%s of the root file system: %w; make it a directory", dir, err)
 	}
-	return slices.IndexFunc(p.Destinations, func(d string) bool { return within(d, dir) || within(d, resolved) }), nil
+	return slices.IndexFunc(p.Destinations, func(d string) bool {
+		// A link to / is not followed: all mounts would be there.
+		return Within(d, dir) || resolved != "/" && Within(d, resolved)
+	}), nil
 }
 
 // replaceMounts notes which of the spec's mounts go because ours are in their
@@ -87,7 +91,7 @@ func (p *Plan) at(req *Request, dir string) (int, error) {
 func (p *Plan) replaceMounts(req *Request) error {
 	for i, m := range req.Spec.Mounts {
 		for _, ours := range p.Mounts {
-			if ours.Keep || !within(p.Destinations[i], ours.Resolved) {
+			if ours.Keep || !Within(p.Destinations[i], ours.Resolved) {
 				continue
 			}
 			if ours.Resolved != cgroupDir || !isCgroup(m, p.Destinations[i]) {
@@ -120,7 +124,7 @@ const cgroupDir = "/sys/fs/cgroup"
 // them (docker run --volume /sys/fs/cgroup:/sys/fs/cgroup:ro).
 func isCgroup(m specs.Mount, resolved string) bool {
 	if isBind(m) {
-		return path.Clean(m.Source) == resolved && within(resolved, cgroupDir)
+		return path.Clean(m.Source) == resolved && Within(resolved, cgroupDir)
 	}
 	return resolved == cgroupDir && (m.Type == "cgroup" || m.Type == "cgroup2")
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -227,9 +226,6 @@ func (p *Plan) mounted(req *Request, dst string) *specs.Mount {
 	}
 	return nil
 }
-
-// within reports whether a path is dir or lies in it.
-func within(name, dir string) bool { return name == dir || strings.HasPrefix(name, dir+"/") }
 
 // IsSandbox reports whether a container is the one that only holds a pod's
 // namespaces.

@@ -290,7 +290,7 @@ func keepTemporary(r *Rootfs, destinations []string) []File {
 	files := []File{dropIn("systemd-tmpfiles-setup.service", "--create --boot --exclude-prefix=/dev")}
 	clean := "--clean"
 	for _, dir := range []string{"/tmp", "/var/tmp"} {
-		if slices.ContainsFunc(destinations, func(d string) bool { return within(d, dir) }) {
+		if slices.ContainsFunc(destinations, func(d string) bool { return Within(d, dir) }) {
 			clean += " --exclude-prefix=" + dir
 		}
 	}

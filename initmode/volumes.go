@@ -47,10 +47,9 @@ func (p *Plan) volumeOf(req *Request, m Mount) int {
 	if m.Keep && p.mounted(req, m.Resolved) != nil {
 		return -1
 	}
-	in := func(dir string) bool { return m.Resolved != dir && within(m.Resolved, strings.TrimSuffix(dir, "/")) }
 	nearest, volume := "", -1
 	for i, dir := range p.Destinations {
-		if in(dir) && len(dir) >= len(nearest) {
+		if Below(m.Resolved, dir) && len(dir) >= len(nearest) {
 			nearest, volume = dir, i
 		}
 	}
@@ -58,7 +57,7 @@ func (p *Plan) volumeOf(req *Request, m Mount) int {
 		if other.Keep && p.mounted(req, other.Resolved) != nil {
 			continue
 		}
-		if in(other.Resolved) && len(other.Resolved) >= len(nearest) {
+		if Below(m.Resolved, other.Resolved) && len(other.Resolved) >= len(nearest) {
 			nearest, volume = other.Resolved, -1
 		}
 	}

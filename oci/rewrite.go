@@ -3,7 +3,6 @@ package oci
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -86,7 +85,7 @@ func place(mounts []initmode.Mount, m initmode.Mount) []initmode.Mount {
 	}
 	if !m.Keep {
 		mounts = slices.DeleteFunc(mounts, func(o initmode.Mount) bool {
-			return o.Resolved == m.Resolved || below(o.Resolved, m.Resolved)
+			return o.Resolved == m.Resolved || initmode.Below(o.Resolved, m.Resolved)
 		})
 	}
 	if at = firstBelow(mounts, m.Resolved); at < 0 {
@@ -96,10 +95,5 @@ func place(mounts []initmode.Mount, m initmode.Mount) []initmode.Mount {
 }
 
 func firstBelow(mounts []initmode.Mount, dir string) int {
-	return slices.IndexFunc(mounts, func(o initmode.Mount) bool { return below(o.Resolved, dir) })
-}
-
-// below reports whether the clean absolute path p lies below dir.
-func below(p, dir string) bool {
-	return len(p) > len(dir) && strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
+	return slices.IndexFunc(mounts, func(o initmode.Mount) bool { return initmode.Below(o.Resolved, dir) })
 }
