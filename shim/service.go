@@ -31,7 +31,7 @@ type service struct {
 	loggers   *stdio.Loggers
 	programs  *programs
 	shutdown  shutdown.Service
-	rest      rest
+	rest      *rest
 
 	mu         sync.Mutex
 	containers map[string]*container // nil while the container is being created
@@ -93,6 +93,7 @@ func newService(ctx context.Context, address string, sd shutdown.Service) (*serv
 		loggers:    logs,
 		programs:   pinned,
 		shutdown:   sd,
+		rest:       newRest(),
 		containers: map[string]*container{},
 		creations:  map[string]*creation{},
 	}, nil
