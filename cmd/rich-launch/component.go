@@ -131,21 +131,6 @@ func (s *supervisor) connect(name string) (status int, err error) {
 	return 0, nil
 }
 
-// dialShim connects to the shim. What is sent and not read does not hold up
-// the launcher for long.
-func dialShim() (*os.File, error) {
-	file, err := launch.Dial(socket())
-	if err != nil {
-		return nil, err
-	}
-	timeout := unix.Timeval{Sec: reportTimeout}
-	if err := unix.SetsockoptTimeval(int(file.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("set socket timeout: %w", err)
-	}
-	return file, nil
-}
-
 // wait waits for what comes first: a signal, a message, which it reports, the
 // end of a process, or the timeout in ms.
 func (s *supervisor) wait(timeout int) (message bool) {
@@ -170,14 +155,6 @@ func (s *supervisor) wait(timeout int) (message bool) {
 		}
 	}
 	return poll[1].Revents != 0
-}
-
-// pollable is the descriptor that tells of a command's end.
-func (c *command) pollable() int32 {
-	if c == nil {
-		return -1
-	}
-	return int32(c.pidFD)
 }
 
 func (s *supervisor) stop() {
@@ -354,45 +331,4 @@ func (s *supervisor) look() {
 		s.ready = true
 		_ = s.conn.Send(launch.Ready{})
 	}
-}
-
-// collect tells whether the command has ended, and how. What it leaves in its
-// process group goes with it: it would be in the way of the next start.
-func (c *command) collect() (ws unix.WaitStatus, ended bool) {
-	var info unix.Siginfo
-	if err := unix.Waitid(unix.P_PID, c.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil || info.Signo == 0 {
-		return 0, false
-	}
-	// Its pid, and so its group, is not given away while it is a zombie.
-	_ = unix.Kill(-c.pid, unix.SIGKILL)
-	for {
-		if _, err := unix.Wait4(c.pid, &ws, 0, nil); err != unix.EINTR {
-			break
-		}
-	}
-	if c.pidFD >= 0 {
-		unix.Close(c.pidFD)
-	}
-	return ws, true
-}
-
-// syslog writes to /dev/log, as syslog(3) does.
-type syslog struct {
-	name string
-	fd   int
-}
-
-// write loses the line if nobody listens.
-func (l *syslog) write(text string) {
-	const daemonInfo = 3<<3 | 6
-	message := []byte(fmt.Sprintf("<%d>%s: %s", daemonInfo, l.name, text))
-	to := &unix.SockaddrUnix{Name: "/dev/log"}
-	if l.fd < 0 {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return
-		}
-		l.fd = fd
-	}
-	_ = unix.Sendto(l.fd, message, unix.MSG_NOSIGNAL, to)
 }

@@ -17,8 +17,7 @@ import (
 func env(args []string) int {
 	args = program(args)
 	if len(args) == 0 {
-		os.Stderr.WriteString(usage)
-		return exitUsage
+		return misused()
 	}
 	data, err := os.ReadFile(path.Join(path.Dir(os.Args[0]), launch.EnvironFile))
 	if err != nil {

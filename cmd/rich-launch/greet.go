@@ -3,9 +3,27 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/launch"
 )
+
+// dialShim connects to the shim. What is sent and not read does not hold up
+// the launcher for long.
+func dialShim() (*os.File, error) {
+	file, err := launch.Dial(socket())
+	if err != nil {
+		return nil, err
+	}
+	timeout := unix.Timeval{Sec: reportTimeout}
+	if err := unix.SetsockoptTimeval(int(file.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("set socket timeout: %w", err)
+	}
+	return file, nil
+}
 
 // greet tells the shim what the launcher is for, and takes its answer, which
 // comes at once.

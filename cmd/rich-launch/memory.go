@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"unsafe"
+
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-rich/pages"
@@ -16,6 +20,24 @@ import (
 // limit they come back before a launcher that passes on signals for years
 // grows. And no preemption: it uses URG, which is then the init's alone.
 var runtimeEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB", "GODEBUG=asyncpreemptoff=1"}
+
+// restart runs the verb again with the launcher's own environment, which the
+// Go runtime reads when it starts. A TERM that comes before catchSignals, within
+// the first milliseconds, ends the launcher, as it ends any program.
+func restart() int {
+	err := execve("/proc/self/exe", os.Args, runtimeEnv)
+	complain(os.Stderr, fmt.Sprintf("exec /proc/self/exe: %v", err))
+	return exitLauncher
+}
+
+// setName gives the process the name that ps shows (PR_SET_NAME, cut to 15
+// bytes): having started itself again from /proc/self/exe it is called "exe".
+func setName(name string) {
+	b, err := unix.BytePtrFromString(name)
+	if err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(b)), 0, 0, 0)
+	}
+}
 
 // windowPages is how much of the code the kernel maps at once at most, in
 // pages.

@@ -18,8 +18,7 @@ import (
 func run(args []string) int {
 	args = program(args)
 	if len(args) == 0 {
-		os.Stderr.WriteString(usage)
-		return exitUsage
+		return misused()
 	}
 	return execProgram(args, os.Getenv("PATH"), os.Environ())
 }

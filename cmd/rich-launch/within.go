@@ -14,8 +14,7 @@ import (
 func within(seconds string, args []string) int {
 	n, err := strconv.ParseUint(seconds, 10, 16)
 	if err != nil {
-		os.Stderr.WriteString(usage)
-		return exitUsage
+		return misused()
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
