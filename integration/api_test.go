@@ -250,9 +250,7 @@ func TestRuntimeOptions(t *testing.T) {
 // containerd can ask for shims whose processes share no core with those of others.
 func TestSchedCore(t *testing.T) {
 	t.Parallel()
-	of := newest
-	of.config = strings.Replace(of.config, "  socket_dir =", "  env = [\"SCHED_CORE=1\"]\n  socket_dir =", 1)
-	d := of.start(t)
+	d := newest.start(t, func(d *daemon) { d.ShimEnv = []string{"SCHED_CORE=1"} })
 	run, err := tryTask(t, imageScratch, withDaemon(d), withInit("none"), withArgs("/hello", "sleep"))
 	if _, own := schedCore(os.Getpid()); own != nil {
 		t.Logf("this host cannot: %v", own)
@@ -282,7 +280,7 @@ func TestRuntimeInfo(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := private.within(callLimit)
 	defer cancel()
-	info, err := private.client.RuntimeInfo(ctx, testRuntime, &options.Options{NoPivotRoot: true})
+	info, err := private.Client.RuntimeInfo(ctx, testRuntime, &options.Options{NoPivotRoot: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +312,7 @@ func TestRuntimeInfo(t *testing.T) {
 			}
 		}
 	}
-	if _, err := private.client.RuntimeInfo(ctx, testRuntime, &options.Options{BinaryName: "crun"}); err == nil || !strings.Contains(err.Error(), "BinaryName") {
+	if _, err := private.Client.RuntimeInfo(ctx, testRuntime, &options.Options{BinaryName: "crun"}); err == nil || !strings.Contains(err.Error(), "BinaryName") {
 		t.Errorf("got %v, want an error about BinaryName", err)
 	}
 }
@@ -472,7 +470,7 @@ func TestCheckpoint(t *testing.T) {
 	run := startTask(t, imageScratch, withInit("none"), withArgs("/hello", "sleep"))
 	ctx, cancel := private.within(callLimit)
 	defer cancel()
-	_, err := private.client.TaskService().Checkpoint(ctx, &tasks.CheckpointTaskRequest{ContainerID: run.ID})
+	_, err := private.Client.TaskService().Checkpoint(ctx, &tasks.CheckpointTaskRequest{ContainerID: run.ID})
 	if err := errgrpc.ToNative(err); !errdefs.IsNotImplemented(err) {
 		t.Errorf("got %v, want it not to be implemented", err)
 	}
@@ -489,7 +487,7 @@ func TestExecStdin(t *testing.T) {
 		input := strings.Repeat("0123456789\n", 20000)
 		stdout := &output{}
 		exec, exit, err := startExec(ctx, run.Task, "cat", execSpec("cat"),
-			cio.NewCreator(cio.WithStreams(strings.NewReader(input), stdout, &output{}), cio.WithFIFODir(private.dir+"/fifo")))
+			cio.NewCreator(cio.WithStreams(strings.NewReader(input), stdout, &output{}), cio.WithFIFODir(private.Dir+"/fifo")))
 		if err != nil {
 			t.Fatal(err)
 		}

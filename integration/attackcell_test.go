@@ -15,6 +15,8 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/errdefs"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // What holds at the end of each attack.
@@ -285,34 +287,34 @@ func (c *attackCell) end() (hung bool) {
 // gone checks that nothing of the container is left on the host.
 func (c *attackCell) gone() {
 	err := poll(endLimit, func() error {
-		mounts, err := readMounts()
+		mounts, err := containerdtest.Mounts()
 		if err != nil {
 			return err
 		}
 		for _, m := range mounts {
-			if isBelow(m.point, c.task.bundle()) {
-				return fmt.Errorf("left: %s", m.text)
+			if containerdtest.IsBelow(m.Point, c.task.bundle()) {
+				return fmt.Errorf("left: %s", m.Text)
 			}
 		}
 		if _, err := os.Lstat(c.task.bundle()); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("the bundle is left: %w", err)
 		}
-		points, err := cgroupMounts()
+		points, err := containerdtest.CgroupMounts()
 		if err != nil {
 			return err
 		}
 		for _, point := range points {
-			path := filepath.Join(point, private.cgroup(), c.task.ID)
+			path := filepath.Join(point, private.Cgroup(), c.task.ID)
 			if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("left: %s", path)
 			}
 		}
-		processes, err := processesOf(private.dir)
+		processes, err := containerdtest.Processes(private.Dir)
 		if err != nil {
 			return err
 		}
 		for _, p := range processes {
-			cgroups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.pid))
+			cgroups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid))
 			if strings.Contains(string(cgroups), "/"+c.task.ID) {
 				return fmt.Errorf("left: %v", p)
 			}

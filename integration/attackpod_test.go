@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-rich/integration/containerdtest"
 	"containerd-shim-rich/launch"
 )
 
@@ -131,7 +132,7 @@ func (p *attackPod) options(dir string, more ...taskOption) []taskOption {
 // logged counts the bytes of containerd's log beyond an offset that are about this pod. What a user's containerd does not
 // log by default does not count.
 func (p *attackPod) logged(offset int64) (size int) {
-	file, err := os.Open(private.log())
+	file, err := os.Open(private.Log)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -152,7 +153,7 @@ func (p *attackPod) logged(offset int64) (size int) {
 }
 
 func logSize() int64 {
-	info, err := os.Stat(private.log())
+	info, err := os.Stat(private.Log)
 	if err != nil {
 		return 0
 	}
@@ -200,10 +201,10 @@ func abortFuse(t *testing.T, said string) {
 
 // groupCgroups are the cgroups of the containers of this pod.
 func (p *attackPod) groupCgroups() []string {
-	points, _ := cgroupMounts()
+	points, _ := containerdtest.CgroupMounts()
 	var found []string
 	for _, point := range points {
-		dirs, _ := filepath.Glob(filepath.Join(point, private.cgroup(), p.quiet.ID+"*"))
+		dirs, _ := filepath.Glob(filepath.Join(point, private.Cgroup(), p.quiet.ID+"*"))
 		found = append(found, dirs...)
 	}
 	return found

@@ -29,6 +29,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // runLimit bounds the life of one container, boot and shutdown included.
@@ -224,19 +226,19 @@ func withWants(target, name string) taskOption {
 
 // bundle is the container's bundle on the host.
 func (r *task) bundle(name ...string) string {
-	return filepath.Join(append([]string{r.daemon.dir, "state/io.containerd.runtime.v2.task", testNamespace, r.ID}, name...)...)
+	return filepath.Join(append([]string{r.daemon.Dir, "state/io.containerd.runtime.v2.task", testNamespace, r.ID}, name...)...)
 }
 
 // shimPID finds the shim of a container.
 func (r *task) shimPID() int {
 	r.t.Helper()
-	processes, err := processesOf(r.daemon.dir)
+	processes, err := containerdtest.Processes(r.daemon.Dir)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	for _, p := range processes {
-		if strings.Contains(p.text, "containerd-shim-rich-v2") && strings.Contains(p.text+" ", "-id "+r.ID+" ") {
-			return p.pid
+		if strings.Contains(p.Text, "containerd-shim-rich-v2") && strings.Contains(p.Text+" ", "-id "+r.ID+" ") {
+			return p.Pid
 		}
 	}
 	r.fatal("no shim of %s in %v", r.ID, processes)
@@ -303,7 +305,7 @@ func (r *task) stop() {
 func (r *task) outcome(log *eventLog, want int) {
 	r.t.Helper()
 	if code := r.Wait(runLimit); code != want {
-		r.t.Errorf("wait reports %d, want %d\nstderr: %q\nlog:\n%s", code, want, tail(r.Stderr.String()), r.daemon.logTail(r.ID, 30))
+		r.t.Errorf("wait reports %d, want %d\nstderr: %q\nlog:\n%s", code, want, tail(r.Stderr.String()), r.daemon.LogTail(r.ID, 30))
 	}
 	if code := r.Delete(); code != want {
 		r.t.Errorf("delete reports %d, want %d", code, want)
@@ -367,7 +369,7 @@ func (r *task) again(change func(*specs.Process)) {
 		r.t.Fatalf("update the container: %v", err)
 	}
 	r.Stdout, r.Stderr = &output{}, &output{}
-	r.create(cio.NewCreator(cio.WithStreams(nil, r.Stdout, r.Stderr), cio.WithFIFODir(r.daemon.dir+"/fifo")))
+	r.create(cio.NewCreator(cio.WithStreams(nil, r.Stdout, r.Stderr), cio.WithFIFODir(r.daemon.Dir+"/fifo")))
 	r.Start()
 }
 
@@ -448,7 +450,7 @@ func writtenTo(snapshot string) ([]string, error) {
 func layers(snapshot string) (upper, lower string, err error) {
 	ctx, cancel := private.within(callLimit)
 	defer cancel()
-	mounts, err := private.client.SnapshotService("").Mounts(ctx, snapshot)
+	mounts, err := private.Client.SnapshotService("").Mounts(ctx, snapshot)
 	if err != nil {
 		return "", "", err
 	}

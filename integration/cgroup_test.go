@@ -29,6 +29,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // The tests about limits, and about the cgroups of an init that manages its own. They run on cgroup v2 and on v1 with a
@@ -52,7 +54,7 @@ func cgroup2Mount() string {
 
 // ownCgroup is the container's own cgroup in the cgroup2 hierarchy, on the host. That of the spec is around it on cgroup v2.
 func (r *task) ownCgroup(name ...string) string {
-	elements := []string{cgroup2Mount(), private.cgroup(), r.ID}
+	elements := []string{cgroup2Mount(), private.Cgroup(), r.ID}
 	if unified() {
 		elements = append(elements, "rich")
 	}
@@ -81,7 +83,7 @@ func (f limitFile) at(path string) string {
 // limit reads a file of the cgroup that the spec names.
 func (r *task) limit(f limitFile) string {
 	r.t.Helper()
-	return readFile(r.t, f.at(private.cgroup()+"/"+r.ID))
+	return readFile(r.t, f.at(private.Cgroup()+"/"+r.ID))
 }
 
 // cpuQuota reads the CPU quota in microseconds.
@@ -103,13 +105,13 @@ func readFile(t testing.TB, path string) string {
 // cgroupsOf lists what is left of the container's cgroups, in any hierarchy.
 func (r *task) cgroupsOf() []string {
 	r.t.Helper()
-	points, err := cgroupMounts()
+	points, err := containerdtest.CgroupMounts()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	var found []string
 	for _, point := range points {
-		at := filepath.Join(point, private.cgroup(), r.ID)
+		at := filepath.Join(point, private.Cgroup(), r.ID)
 		if _, err := os.Stat(at); !errors.Is(err, fs.ErrNotExist) {
 			found = append(found, at)
 		}
@@ -353,7 +355,7 @@ func TestCgroupShim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			id := newID(t)
-			path := private.cgroup() + "/shim-" + id
+			path := private.Cgroup() + "/shim-" + id
 			for _, point := range points {
 				dir := filepath.Join(point, path)
 				if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -409,7 +411,7 @@ func (r *task) allowDevices() {
 	r.t.Helper()
 	if !unified() {
 		rule := "c " + strings.ReplaceAll(foreignDevice, " ", ":") + " rwm"
-		if err := os.WriteFile(filepath.Join(cgroupRoot, "devices", private.cgroup(), r.ID, "devices.allow"), []byte(rule), 0); err != nil {
+		if err := os.WriteFile(filepath.Join(cgroupRoot, "devices", private.Cgroup(), r.ID, "devices.allow"), []byte(rule), 0); err != nil {
 			r.t.Fatal(err)
 		}
 		return
@@ -530,7 +532,7 @@ func TestCgroupRlimits(t *testing.T) {
 			}
 			return "no locked memory in " + text
 		}
-		if got, want := locked(first), locked(readFile(t, fmt.Sprintf("/proc/%d/limits", private.command.Process.Pid))); got != want {
+		if got, want := locked(first), locked(readFile(t, fmt.Sprintf("/proc/%d/limits", private.Pid()))); got != want {
 			t.Errorf("got %q, want containerd's %q", got, want)
 		}
 		exec := func() {

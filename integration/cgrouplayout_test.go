@@ -12,7 +12,7 @@ func TestCgroupLegacy(t *testing.T) {
 	if unified() {
 		t.Skip("this host has no cgroup v1 hierarchies, so it cannot show what a host with nothing else does")
 	}
-	dir, err := os.MkdirTemp(private.dir, "host-")
+	dir, err := os.MkdirTemp(private.Dir, "host-")
 	if err != nil {
 		t.Fatal(err)
 	}

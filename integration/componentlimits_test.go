@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"containerd-shim-rich/integration/containerdtest"
 	"containerd-shim-rich/launch"
 )
 
@@ -81,13 +82,13 @@ func TestT4ComponentLimitsNameHostPIDs(t *testing.T) {
 
 // moveByLimits uses what a component's launcher gets, as root in the container can by taking its place.
 func (r *task) moveByLimits(name string, pid int) error {
-	processes, err := processesOf(r.daemon.dir)
+	processes, err := containerdtest.Processes(r.daemon.Dir)
 	if err != nil {
 		return err
 	}
 	for _, p := range processes {
-		if strings.HasSuffix(p.text, "component "+name) {
-			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		if strings.HasSuffix(p.Text, "component "+name) {
+			_ = syscall.Kill(p.Pid, syscall.SIGKILL)
 		}
 	}
 	return poll(runLimit, func() error {

@@ -125,7 +125,7 @@ func TestComponentsAreIsolated(t *testing.T) {
 			return nil
 		})
 		// The processor is limited as the kernel tells it.
-		spin := filepath.Join("/sys/fs/cgroup/cpu", private.cgroup(), run.ID, "rich-spin")
+		spin := filepath.Join("/sys/fs/cgroup/cpu", private.Cgroup(), run.ID, "rich-spin")
 		eventually(t, runLimit, "a limited processor", func() error {
 			stat, err := os.ReadFile(filepath.Join(spin, "cpu.stat"))
 			if err == nil && !regexp.MustCompile(`nr_throttled [1-9]`).Match(stat) {
@@ -233,7 +233,7 @@ func TestComponentsInUserNamespace(t *testing.T) {
 		run := startTask(t, v.image, v.with(withUserNamespace(), withUser(1000, 1000), o.with("agent"), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))...)
 		run.WaitOutput("ready", runLimit)
 		o.waitLog(run, "agent", "up")
-		procs := readLines(t, filepath.Join("/sys/fs/cgroup/memory", private.cgroup(), run.ID, "rich-agent/cgroup.procs"))
+		procs := readLines(t, filepath.Join("/sys/fs/cgroup/memory", private.Cgroup(), run.ID, "rich-agent/cgroup.procs"))
 		status, err := os.ReadFile(filepath.Join("/proc", procs[0], "status"))
 		if want := fmt.Sprintf("\nUid:\t%d\t", usernsRoot+1234); err != nil || !strings.Contains(string(status), want) {
 			t.Errorf("%v, %s", err, status)
@@ -689,14 +689,14 @@ func TestComponentsHostileLauncher(t *testing.T) {
 		}
 		return nil
 	})
-	before := len(private.logTail(run.ID, 100000))
+	before := len(private.LogTail(run.ID, 100000))
 	for range 10000 {
 		if err := conn.Send(launch.Ended{Code: 1, Again: 1}); err != nil {
 			break
 		}
 	}
 	run.Exec("true")
-	if more := len(private.logTail(run.ID, 100000)) - before; more > 100<<10 {
+	if more := len(private.LogTail(run.ID, 100000)) - before; more > 100<<10 {
 		t.Errorf("%d bytes of log", more)
 	}
 	run.Kill(syscall.SIGTERM)

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // What would be damage to the host, whoever it is that runs on it beside the tests.
@@ -170,7 +172,7 @@ func hierarchyLines() ([]string, error) {
 	for line := range strings.Lines(string(content)) {
 		lines = append(lines, "hierarchy "+strings.SplitN(line, ":", 3)[1])
 	}
-	points, err := cgroupMounts()
+	points, err := containerdtest.CgroupMounts()
 	if err != nil {
 		return nil, err
 	}
@@ -197,11 +199,11 @@ var systemMounts = []string{"/dev", "/proc", "/sys", "/etc", "/run/lock", "/run/
 // isSystemMount tells whether a mount there is the machine's own.
 func isSystemMount(point string) bool {
 	// The kernel mounts these when anybody looks at them.
-	if point == "/proc/sys/fs/binfmt_misc" || isBelow(point, "/sys/kernel/debug") {
+	if point == "/proc/sys/fs/binfmt_misc" || containerdtest.IsBelow(point, "/sys/kernel/debug") {
 		return false
 	}
 	return slices.Contains([]string{"/", "/run", "/tmp", "/var/run", "/home"}, point) ||
-		slices.ContainsFunc(systemMounts, func(dir string) bool { return isBelow(point, dir) })
+		slices.ContainsFunc(systemMounts, func(dir string) bool { return containerdtest.IsBelow(point, dir) })
 }
 
 // isChange tells whether a line that has come or gone is one that a snapshot is taken for. known are the names in the other

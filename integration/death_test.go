@@ -22,6 +22,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // What is left when a shim is killed, and what the call cleans up that containerd makes then. Not parallel: the host is compared.
@@ -97,19 +99,19 @@ func killShimOf(id string, after time.Duration, stop <-chan struct{}) (killed bo
 			return false
 		case <-time.After(2 * time.Millisecond):
 		}
-		processes, err := processesOf(private.dir)
+		processes, err := containerdtest.Processes(private.Dir)
 		if err != nil {
 			return false
 		}
 		for _, p := range processes {
 			// Not the process that starts it.
-			if strings.Contains(p.text, "containerd-shim-rich-v2") && strings.Contains(p.text, "-id "+id+" ") && !strings.HasSuffix(p.text, " start") {
+			if strings.Contains(p.Text, "containerd-shim-rich-v2") && strings.Contains(p.Text, "-id "+id+" ") && !strings.HasSuffix(p.Text, " start") {
 				select {
 				case <-stop:
 					return false
 				case <-time.After(after):
 				}
-				return syscall.Kill(p.pid, syscall.SIGKILL) == nil
+				return syscall.Kill(p.Pid, syscall.SIGKILL) == nil
 			}
 		}
 	}
@@ -262,7 +264,7 @@ func deleteCall(t *testing.T, dir, id string) *taskapi.DeleteResponse {
 	ctx, cancel := context.WithTimeout(t.Context(), callLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, buildPath("bin/containerd-shim-rich-v2"),
-		"-namespace", testNamespace, "-address", private.address(), "-id", id, "-bundle", filepath.Join(filepath.Dir(dir), id), "delete")
+		"-namespace", testNamespace, "-address", private.Address(), "-id", id, "-bundle", filepath.Join(filepath.Dir(dir), id), "delete")
 	cmd.Dir = dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"containerd-shim-rich/cgroup"
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // What a container makes of its cgroups goes with it, also where no path leads to it.
@@ -24,13 +25,13 @@ const deepLevels = 60
 // clearAfter removes the container's cgroups at the end of a test that has failed, so that it leaves a clean host.
 func clearAfter(t *testing.T, id string) {
 	t.Helper()
-	points, err := cgroupMounts()
+	points, err := containerdtest.CgroupMounts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dirs := map[string]string{}
 	for _, point := range points {
-		dirs[point] = filepath.Join(point, private.cgroup(), id)
+		dirs[point] = filepath.Join(point, private.Cgroup(), id)
 	}
 	t.Cleanup(func() {
 		if !t.Failed() {
@@ -149,7 +150,7 @@ func TestT3DeepCgroupsHostPIDs(t *testing.T) {
 				t.Parallel()
 				id := newID(t)
 				clearAfter(t, id)
-				own := private.cgroup() + "/" + id
+				own := private.Cgroup() + "/" + id
 				if leave == "threaded" {
 					// Where no other cgroup beside it has processes, a cgroup can be made a threaded one.
 					own += "/alone"
@@ -216,7 +217,7 @@ func TestT3Frozen(t *testing.T) {
 			dir, file, value = "/cgroups", "cgroup.freeze", "1"
 		}
 		script := fmt.Sprintf("cd %s%s/%s && mkdir -p deep/deep && cd deep/deep && echo 1 >cgroup.procs && (while :; do echo %s >%s; done >/dev/null 2>&1 &)",
-			dir, private.cgroup(), id, value, file)
+			dir, private.Cgroup(), id, value, file)
 		for range 2 {
 			if got := run.Exec("sh", "-c", script); got.Code != 0 {
 				run.fatal("freeze pid 1: %+v", got)

@@ -63,7 +63,7 @@ func runExample(t *testing.T, text string) {
 	command.WaitDelay = time.Second
 	command.Env = append(os.Environ(),
 		"PATH="+buildPath("tools")+":"+os.Getenv("PATH"),
-		"CONTAINERD_ADDRESS="+private.address(),
+		"CONTAINERD_ADDRESS="+private.Address(),
 		"CONTAINERD_NAMESPACE="+testNamespace)
 	output, err := command.CombinedOutput()
 	if ctx.Err() != nil {
@@ -112,7 +112,7 @@ func withoutNotices(output string) string {
 func (d *daemon) removeContainers(t testing.TB) {
 	ctx, cancel := d.within(callLimit)
 	defer cancel()
-	containers, err := d.client.Containers(ctx)
+	containers, err := d.Client.Containers(ctx)
 	if err != nil {
 		t.Error(err)
 	}

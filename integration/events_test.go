@@ -38,7 +38,7 @@ func (d *daemon) subscribe(t testing.TB, id string) *eventLog {
 	t.Helper()
 	ctx, cancel := context.WithCancel(d.context())
 	t.Cleanup(cancel)
-	messages, errs := d.client.Subscribe(ctx, fmt.Sprintf("namespace==%s,topic~=^/tasks/", testNamespace))
+	messages, errs := d.Client.Subscribe(ctx, fmt.Sprintf("namespace==%s,topic~=^/tasks/", testNamespace))
 	log := &eventLog{t: t, id: id}
 	go func() {
 		for {

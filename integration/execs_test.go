@@ -56,7 +56,7 @@ func TestExecTerminal(t *testing.T) {
 			stdout := &output{}
 			process := shell("trap 'echo winch $(stty size)' WINCH; echo size $(stty size); tty; read -r line; echo line $line; while :; do sleep 0.1; done")
 			process.Terminal = true
-			exec, err := run.Task.Exec(ctx, name, process, cio.NewCreator(cio.WithStreams(stdin, stdout, nil), cio.WithTerminal, cio.WithFIFODir(private.dir+"/fifo")))
+			exec, err := run.Task.Exec(ctx, name, process, cio.NewCreator(cio.WithStreams(stdin, stdout, nil), cio.WithTerminal, cio.WithFIFODir(private.Dir+"/fifo")))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +158,7 @@ func TestExecInCreated(t *testing.T) {
 func (r *task) killAll(signal syscall.Signal) error {
 	ctx, cancel := r.daemon.within(callLimit)
 	defer cancel()
-	_, err := r.daemon.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: r.ID, Signal: uint32(signal), All: true})
+	_, err := r.daemon.Client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: r.ID, Signal: uint32(signal), All: true})
 	return errgrpc.ToNative(err)
 }
 

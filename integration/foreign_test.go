@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // The comparison of the host itself: it sees damage and what a run leaves, and nothing of what others do. Not parallel.
@@ -87,10 +89,10 @@ func TestHostDamageIsSeen(t *testing.T) {
 		differs(t, "- mount "+point, func() { must(unix.Unmount(point, 0)) })
 	})
 	t.Run("cgroup", func(t *testing.T) {
-		points, err := cgroupMounts()
+		points, err := containerdtest.CgroupMounts()
 		must(err)
 		for _, point := range points {
-			dir := filepath.Join(point, private.cgroup(), "planted", "deep")
+			dir := filepath.Join(point, private.Cgroup(), "planted", "deep")
 			differs(t, "+ cgroup "+dir, func() { must(os.MkdirAll(dir, 0o755)) })
 			differs(t, "- cgroup "+dir, func() { must(os.Remove(dir), os.Remove(filepath.Dir(dir))) })
 			// What an init makes that takes the host's tree for its own.
@@ -103,7 +105,7 @@ func TestHostDamageIsSeen(t *testing.T) {
 		}
 	})
 	t.Run("file", func(t *testing.T) {
-		file := filepath.Join(private.dir, "tmp", "planted")
+		file := filepath.Join(private.Dir, "tmp", "planted")
 		differs(t, "+ file "+file, func() { must(os.WriteFile(file, nil, 0o600)) })
 		differs(t, "- file "+file, func() { must(os.Remove(file)) })
 	})
@@ -182,7 +184,7 @@ func TestHostOthersAreLeftOut(t *testing.T) {
 		"/tmp/rich-test-12": true, "a /tmp/rich-test-12/x": true, "-id /tmp/rich-test-12 b": true, "/tmp/rich-test-123": false,
 		"/tmp/rich-test-123 /tmp/rich-test-12": true, "/tmp/rich-test-1": false,
 	} {
-		if got := mentions(text, "/tmp/rich-test-12"); got != want {
+		if got := containerdtest.Mentions(text, "/tmp/rich-test-12"); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
@@ -191,7 +193,7 @@ func TestHostOthersAreLeftOut(t *testing.T) {
 // Beside another containerd, whose containers start and end, and beside mounts and cgroups of others that come and go, all
 // that compares the host finds it unchanged.
 func TestForeignContainers(t *testing.T) {
-	other, err := startRelease(newest, filepath.Dir(private.dir))
+	other, err := startRelease(newest, filepath.Dir(private.Dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,12 +221,12 @@ func TestForeignContainers(t *testing.T) {
 			}
 		})
 	}
-	points, err := cgroupMounts()
+	points, err := containerdtest.CgroupMounts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	again(func(n int) error {
-		name := fmt.Sprintf("foreign-%s-%d", other.name(), n%3)
+		name := fmt.Sprintf("foreign-%s-%d", other.RunName(), n%3)
 		var errs []error
 		for _, point := range points {
 			errs = append(errs, os.MkdirAll(filepath.Join(point, name, "below"), 0o755))

@@ -70,7 +70,7 @@ func TestGroupStartedTogether(t *testing.T) {
 			// A shim that does not answer is found all the same.
 			err := poll(runLimit, func() error {
 				for _, id := range more {
-					if private.logTail("connecting to shim "+id, 1) == "" {
+					if private.LogTail("connecting to shim "+id, 1) == "" {
 						return fmt.Errorf("the start of %s has not found a shim", id)
 					}
 				}

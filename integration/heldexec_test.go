@@ -51,7 +51,7 @@ func TestFrozenOutside(t *testing.T) {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			run := startIdle(t, v)
-			freezer, frozen := limitFile{"freezer", "freezer.state", "cgroup.freeze"}.at(private.cgroup()+"/"+run.ID), "FROZEN"
+			freezer, frozen := limitFile{"freezer", "freezer.state", "cgroup.freeze"}.at(private.Cgroup()+"/"+run.ID), "FROZEN"
 			if unified() {
 				frozen = "1"
 			}
@@ -245,7 +245,7 @@ func TestExecLeavesProcess(t *testing.T) {
 			defer cancel()
 			var stdout, stderr output
 			exec, exit, err := startExec(ctx, run.Task, name, execSpec("sh", "-c", c.script),
-				cio.NewCreator(cio.WithStreams(nil, &stdout, &stderr), cio.WithFIFODir(private.dir+"/fifo")))
+				cio.NewCreator(cio.WithStreams(nil, &stdout, &stderr), cio.WithFIFODir(private.Dir+"/fifo")))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,7 +253,7 @@ func TestExecLeavesProcess(t *testing.T) {
 				t.Errorf("%s: %+v", name, status)
 			}
 			// Without the client's own end of its streams, which would hide whether ours ends.
-			if _, err := private.client.TaskService().DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: run.ID, ExecID: name}); err != nil {
+			if _, err := private.Client.TaskService().DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: run.ID, ExecID: name}); err != nil {
 				t.Errorf("%s: delete: %v", name, err)
 			}
 			if !drained(exec.IO()) {
@@ -277,7 +277,7 @@ func TestExecTerminalLeavesWriter(t *testing.T) {
 	spec.Terminal = true
 	var stdout output
 	exec, exit, err := startExec(ctx, run.Task, "e", spec,
-		cio.NewCreator(cio.WithStreams(nil, &stdout, nil), cio.WithTerminal, cio.WithFIFODir(private.dir+"/fifo")))
+		cio.NewCreator(cio.WithStreams(nil, &stdout, nil), cio.WithTerminal, cio.WithFIFODir(private.Dir+"/fifo")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -238,7 +238,7 @@ cat <&3 >/dev/null`}}, script("rm -r /notes/data")),
 		if _, err := os.Stat(n.dir + "/data"); !os.IsNotExist(err) {
 			t.Errorf("the folder: %v", err)
 		}
-		crash := private.logTail("the command crashed", 1000)
+		crash := private.LogTail("the command crashed", 1000)
 		for _, field := range []string{"container=" + run.ID, "code=139", "signal=SIGSEGV", "reason=signal", "level=warning"} {
 			if !strings.Contains(crash, field) {
 				t.Errorf("the log does not say %s:\n%s", field, crash)
@@ -309,7 +309,7 @@ func TestB26BadHooks(t *testing.T) {
 						t.Errorf("%q does not say %q", said, word)
 					}
 				}
-				logged := private.logTail(run.ID, 200)
+				logged := private.LogTail(run.ID, 200)
 				words := append(c.words, "poststop hook")
 				if c.name == "signal" && v != systemdBookworm {
 					words = nil // pid 1 of a container of its own, which a signal does not end

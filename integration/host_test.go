@@ -7,12 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"containerd-shim-rich/cgroup"
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // hostState is what a container must not change for good: one readable line for each thing.
@@ -93,101 +92,36 @@ func (d *daemon) snapshot() (hostState, error) {
 	return slices.Compact(state), nil
 }
 
-type hostMount struct {
-	point, text string
-	source      string // file system, source and options of the file system
-}
-
-// readMounts returns the mounts of this mount namespace, in the order they were made.
-func readMounts() ([]hostMount, error) {
-	content, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	var mounts []hostMount
-	for line := range strings.Lines(string(content)) {
-		// 36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw
-		head, tail, _ := strings.Cut(strings.TrimSpace(line), " - ")
-		fields, source := strings.Fields(head), strings.Fields(tail)
-		if len(fields) < 6 || len(source) < 2 {
-			return nil, fmt.Errorf("cannot read %q", line)
-		}
-		var propagation []string
-		for _, optional := range fields[6:] {
-			kind, _, _ := strings.Cut(optional, ":")
-			propagation = append(propagation, kind)
-		}
-		point := unescapeMount(fields[4])
-		text := strings.TrimSpace(fmt.Sprintf("mount %s %s %s from %s %s", point, fields[5], source[0], fields[3], strings.Join(propagation, " ")))
-		mounts = append(mounts, hostMount{point, text, tail})
-	}
-	return mounts, nil
-}
-
-// unescapeMount undoes the octal escapes of /proc/self/mountinfo.
-func unescapeMount(path string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
-}
-
 // mountLines are the mounts of the run, wherever in the host's tree they are, and those of the machine. A mount of the run
 // lies in its folder, or shows something of it.
 func (d *daemon) mountLines() ([]string, error) {
-	mounts, err := readMounts()
+	mounts, err := containerdtest.Mounts()
 	if err != nil {
 		return nil, err
 	}
 	var lines []string
 	for _, m := range mounts {
-		if !mentions(m.text+" "+m.source, d.dir) && !isSystemMount(m.point) {
+		if !containerdtest.Mentions(m.Text+" "+m.Source, d.Dir) && !isSystemMount(m.Point) {
 			continue
 		}
-		text := m.text
+		text := m.Text
 		for n := 2; slices.Contains(lines, text); n++ {
-			text = fmt.Sprintf("%s (%d)", m.text, n) // one over another
+			text = fmt.Sprintf("%s (%d)", m.Text, n) // one over another
 		}
 		lines = append(lines, text)
 	}
 	return lines, nil
 }
 
-// mentions tells whether a text names a folder or something in it, and not another folder whose name begins like that.
-func mentions(text, dir string) bool {
-	for {
-		i := strings.Index(text, dir)
-		if i < 0 {
-			return false
-		}
-		text = text[i+len(dir):]
-		if text == "" || !strings.ContainsAny(text[:1], "0123456789") {
-			return true
-		}
-	}
-}
-
-// cgroupMounts returns where cgroup hierarchies are mounted, of both versions.
-func cgroupMounts() ([]string, error) {
-	mounts, err := readMounts()
-	if err != nil {
-		return nil, err
-	}
-	var points []string
-	for _, m := range mounts {
-		if strings.Contains(m.text, " cgroup from ") || strings.Contains(m.text, " cgroup2 from ") {
-			points = append(points, m.point)
-		}
-	}
-	return points, nil
-}
-
 // cgroupLines lists the cgroups of this run at any depth.
 func (d *daemon) cgroupLines() ([]string, error) {
-	points, err := cgroupMounts()
+	points, err := containerdtest.CgroupMounts()
 	if err != nil {
 		return nil, err
 	}
 	var lines []string
 	for _, point := range points {
-		ours := filepath.Join(point, d.cgroup())
+		ours := filepath.Join(point, d.Cgroup())
 		err := walkFolders(ours, func(path string) {
 			if path != ours {
 				lines = append(lines, "cgroup "+path)
@@ -213,74 +147,14 @@ func walkFolders(dir string, visit func(path string)) error {
 	})
 }
 
-// removeCgroups removes the cgroups of a run, and the parent of all runs when it is the last: another one may be about to make
-// its first cgroup there.
-func removeCgroups(dir string) error {
-	points, err := cgroupMounts()
-	if err != nil {
-		return err
-	}
-	dirs := map[string]string{}
-	for _, point := range points {
-		dirs[point] = filepath.Join(point, cgroupParent, filepath.Base(dir))
-	}
-	err = cgroup.Remove(dirs, patience(10*time.Second))
-	runs, globErr := filepath.Glob(filepath.Join(filepath.Dir(dir), runPrefix+"*"))
-	if err := errors.Join(err, globErr); err != nil || len(runs) > 1 {
-		return err
-	}
-	for _, point := range points {
-		_ = os.Remove(filepath.Join(point, cgroupParent)) // fails while there are others in it, as it should
-	}
-	return nil
-}
-
-type hostProcess struct {
-	pid  int
-	text string
-}
-
-func (p hostProcess) String() string { return fmt.Sprintf("process %d %s", p.pid, p.text) }
-
-// processesOf finds the processes of a run, but not this one: they name its folder in their command line, live in it, or are in its cgroups.
-func processesOf(dir string) ([]hostProcess, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var found []hostProcess
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		proc := filepath.Join("/proc", entry.Name())
-		// Each of these may fail because the process has just ended.
-		commandLine, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
-		cgroups, _ := os.ReadFile(filepath.Join(proc, "cgroup"))
-		root, _ := os.Readlink(filepath.Join(proc, "root"))
-		cwd, _ := os.Readlink(filepath.Join(proc, "cwd"))
-		if mentions(string(commandLine), dir) || strings.Contains(string(cgroups), "/"+filepath.Base(dir)+"/") ||
-			isBelow(root, dir) || isBelow(cwd, dir) {
-			text := strings.TrimSpace(strings.ReplaceAll(string(commandLine), "\x00", " "))
-			if text == "" {
-				status, _ := os.ReadFile(filepath.Join(proc, "status"))
-				text = strings.Join(strings.Fields(string(status))[:min(4, len(strings.Fields(string(status))))], " ")
-			}
-			found = append(found, hostProcess{pid: pid, text: text})
-		}
-	}
-	return found, nil
-}
-
 func (d *daemon) processLines() ([]string, error) {
-	processes, err := processesOf(d.dir)
+	processes, err := containerdtest.Processes(d.Dir)
 	if err != nil {
 		return nil, err
 	}
 	var lines []string
 	for _, p := range processes {
-		if p.pid != d.command.Process.Pid {
+		if p.Pid != d.Pid() {
 			lines = append(lines, p.String())
 		}
 	}
@@ -291,7 +165,7 @@ func (d *daemon) processLines() ([]string, error) {
 func (d *daemon) watched() []string {
 	dirs := []string{"/run/rich", "/run/containerd/rich"}
 	for _, sub := range []string{"state", "s", "tmp", "fifo", "root/io.containerd.runtime.v2.task"} {
-		dirs = append(dirs, filepath.Join(d.dir, sub))
+		dirs = append(dirs, filepath.Join(d.Dir, sub))
 	}
 	return dirs
 }
@@ -305,8 +179,8 @@ func (d *daemon) socketLines() ([]string, error) {
 	for line := range strings.Lines(string(content)) {
 		fields := strings.Fields(line)
 		path := strings.TrimPrefix(fields[len(fields)-1], "@")
-		listening := len(fields) == 8 && fields[3] == "00010000" && !strings.HasPrefix(path, d.address())
-		if listening && slices.ContainsFunc(append(d.watched(), d.dir), func(dir string) bool { return isBelow(path, dir) }) {
+		listening := len(fields) == 8 && fields[3] == "00010000" && !strings.HasPrefix(path, d.Address())
+		if listening && slices.ContainsFunc(append(d.watched(), d.Dir), func(dir string) bool { return containerdtest.IsBelow(path, dir) }) {
 			lines = append(lines, "socket "+path)
 		}
 	}
@@ -314,13 +188,13 @@ func (d *daemon) socketLines() ([]string, error) {
 }
 
 func (d *daemon) fileLines() ([]string, error) {
-	mounts, err := readMounts()
+	mounts, err := containerdtest.Mounts()
 	if err != nil {
 		return nil, err
 	}
 	mounted := map[string]bool{}
 	for _, m := range mounts {
-		mounted[m.point] = true
+		mounted[m.Point] = true
 	}
 	var lines []string
 	for _, dir := range d.watched() {
@@ -349,9 +223,4 @@ func (d *daemon) fileLines() ([]string, error) {
 		}
 	}
 	return lines, nil
-}
-
-// isBelow tells whether path is dir or in it.
-func isBelow(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, dir+"/")
 }

@@ -28,7 +28,7 @@ type hostFiles struct {
 func newHostFiles(t testing.TB, files map[string]string) *hostFiles {
 	t.Helper()
 	// Not t.TempDir(): an overlay's lower folders are divided by colons and commas, which its name may hold.
-	dir, err := os.MkdirTemp(private.dir, "host-")
+	dir, err := os.MkdirTemp(private.Dir, "host-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // The field cases about cgroups, mounts and the root file system.
@@ -35,7 +37,7 @@ func mountsOf(t *testing.T, mountinfo string) []insideMount {
 		if len(fields) < 6 || len(source) < 3 {
 			t.Fatalf("cannot read %q", line)
 		}
-		mounts = append(mounts, insideMount{root: fields[3], point: unescapeMount(fields[4]), options: fields[5] + "," + source[2], kind: source[0]})
+		mounts = append(mounts, insideMount{root: fields[3], point: containerdtest.UnescapeMount(fields[4]), options: fields[5] + "," + source[2], kind: source[0]})
 	}
 	return mounts
 }
@@ -95,7 +97,7 @@ func TestB13Cgroup(t *testing.T) {
 				if _, err := os.Stat(run.ownCgroup("mine")); err != nil {
 					t.Error(err)
 				}
-				if got := run.Exec("ls", "/sys/fs/cgroup"); strings.Contains(got.Stdout, filepath.Base(cgroupParent)) {
+				if got := run.Exec("ls", "/sys/fs/cgroup"); strings.Contains(got.Stdout, runGroup) {
 					t.Errorf("the host's cgroups are there: %s", got.Stdout)
 				}
 				if state := run.booted(); state != "running" {
@@ -144,7 +146,7 @@ func TestB13Cgroup(t *testing.T) {
 					counted := slices.ContainsFunc(strings.Split(string(in), "\n"), func(line string) bool {
 						_, at, _ := strings.Cut(line, ":")
 						return (strings.HasPrefix(at, "memory:") || unified() && strings.HasPrefix(at, ":")) &&
-							strings.HasPrefix(at[strings.Index(at, ":")+1:]+"/", private.cgroup()+"/"+run.ID+"/")
+							strings.HasPrefix(at[strings.Index(at, ":")+1:]+"/", private.Cgroup()+"/"+run.ID+"/")
 					})
 					if !counted {
 						return fmt.Errorf("process %d is in %q", p.Pid, in)

@@ -51,9 +51,9 @@ func TestOOMNoEventOfFailedCreate(t *testing.T) {
 	id := newID(t)
 	log := subscribe(t, id)
 	// The last step is to make the cgroup of the component.
-	taken := filepath.Join("/sys/fs/cgroup/memory", private.cgroup(), id, "rich-agent")
+	taken := filepath.Join("/sys/fs/cgroup/memory", private.Cgroup(), id, "rich-agent")
 	if unified() {
-		taken = filepath.Join("/sys/fs/cgroup", private.cgroup(), id, "rich-main")
+		taken = filepath.Join("/sys/fs/cgroup", private.Cgroup(), id, "rich-main")
 	}
 	for range 3 {
 		_, err := tryTask(t, imageBusybox, withID(id), podAs(pod, "container", "app"), withInit("dumb-init"), o.with("agent"),
@@ -63,10 +63,10 @@ func TestOOMNoEventOfFailedCreate(t *testing.T) {
 		}
 		ctx, cancel := private.within(callLimit)
 		defer cancel()
-		if err := private.client.ContainerService().Delete(ctx, id); err != nil {
+		if err := private.Client.ContainerService().Delete(ctx, id); err != nil {
 			t.Error(err)
 		}
-		if err := private.client.SnapshotService("overlayfs").Remove(ctx, id); err != nil {
+		if err := private.Client.SnapshotService("overlayfs").Remove(ctx, id); err != nil {
 			t.Error(err)
 		}
 	}

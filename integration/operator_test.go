@@ -77,7 +77,7 @@ func (o operator) waitLog(r *task, name, text string) {
 func (r *task) waitShimLog(words ...string) {
 	r.t.Helper()
 	err := poll(bootLimit, func() error {
-		for line := range strings.Lines(private.logTail(r.ID, 1000)) {
+		for line := range strings.Lines(private.LogTail(r.ID, 1000)) {
 			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
 				return nil
 			}

@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // Containers that share a shim. Not parallel: the host is compared, and containerd restarted.
@@ -32,15 +34,15 @@ func podAs(sandbox, kind, name string) taskOption {
 // shims finds the shims of some containers. A shim has the id of the first one that it served.
 func shims(t *testing.T, ids ...string) []int {
 	t.Helper()
-	processes, err := processesOf(private.dir)
+	processes, err := containerdtest.Processes(private.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var found []int
 	for _, p := range processes {
 		for _, id := range ids {
-			if strings.Contains(p.text, "containerd-shim-rich-v2") && strings.Contains(p.text+" ", "-id "+id+" ") {
-				found = append(found, p.pid)
+			if strings.Contains(p.Text, "containerd-shim-rich-v2") && strings.Contains(p.Text+" ", "-id "+id+" ") {
+				found = append(found, p.Pid)
 			}
 		}
 	}

@@ -290,7 +290,7 @@ func TestB32NeverStarted(t *testing.T) {
 			ctx, cancel := private.within(callLimit)
 			defer cancel()
 			// The client's own Delete would not ask.
-			if _, err := private.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: run.ID}); err != nil {
+			if _, err := private.Client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: run.ID}); err != nil {
 				t.Errorf("delete: %v", err)
 			}
 			run.Task.IO().Cancel()

@@ -23,7 +23,7 @@ import (
 // crash ends containerd as a crash would: nothing that it holds is put in order.
 func (d *daemon) crash(t testing.TB) {
 	t.Helper()
-	if err := d.kill(); err != nil {
+	if err := d.Kill(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -31,7 +31,7 @@ func (d *daemon) crash(t testing.TB) {
 // resume starts containerd again.
 func (d *daemon) resume(t testing.TB) {
 	t.Helper()
-	if err := d.restart(); err != nil {
+	if err := d.Restart(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -40,18 +40,27 @@ func (d *daemon) resume(t testing.TB) {
 // called: before that nobody can subscribe to them. It listens at another address than the shims know.
 func (d *daemon) resumeUnheard(t testing.TB) (listen func()) {
 	t.Helper()
-	known := d.events()
-	d.otherEvents = !d.otherEvents
-	if err := d.configure(); err != nil {
+	known := d.Events
+	d.Events = otherEvents(known)
+	if err := d.Configure(); err != nil {
 		t.Fatal(err)
 	}
 	d.resume(t)
 	return func() {
 		t.Helper()
-		if err := errors.Join(os.Remove(known), os.Symlink(d.events(), known)); err != nil {
+		if err := errors.Join(os.Remove(known), os.Symlink(d.Events, known)); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// otherEvents is the second of two addresses for events, or the first of the second.
+func otherEvents(known string) string {
+	const second = ".2"
+	if first, ok := strings.CutSuffix(known, second); ok {
+		return first
+	}
+	return known + second
 }
 
 // reattach waits for a task's end once more, after a restart of containerd.
@@ -89,7 +98,7 @@ func (l *eventLog) established() {
 	eventually(l.t, callLimit, "the subscription", func() error {
 		ctx, cancel := private.within(callLimit)
 		defer cancel()
-		if err := private.client.EventService().Publish(ctx, "/tasks/test", &events.TaskOOM{ContainerID: l.id}); err != nil {
+		if err := private.Client.EventService().Publish(ctx, "/tasks/test", &events.TaskOOM{ContainerID: l.id}); err != nil {
 			return err
 		}
 		if len(l.Events()) == 0 {
@@ -248,10 +257,10 @@ func TestB29SlowDaemon(t *testing.T) {
 		runs, logs = append(runs, run), append(logs, log)
 		run.WaitOutput("ready\n", runLimit)
 	}
-	if err := private.command.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := private.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = private.command.Process.Signal(syscall.SIGCONT) }()
+	defer func() { _ = private.Signal(syscall.SIGCONT) }()
 	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +268,7 @@ func TestB29SlowDaemon(t *testing.T) {
 		run.exitStored()
 	}
 	time.Sleep(pause)
-	if err := private.command.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := private.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	for i, run := range runs {

@@ -438,7 +438,7 @@ func TestB10Stop(t *testing.T) {
 // ctrKill sends a signal as a user does.
 func ctrKill(t *testing.T, r *task, signal string) {
 	t.Helper()
-	out, err := exec.Command(buildPath("tools/ctr"), "--address", private.address(), "--namespace", testNamespace,
+	out, err := exec.Command(buildPath("tools/ctr"), "--address", private.Address(), "--namespace", testNamespace,
 		"tasks", "kill", "--signal", signal, r.ID).CombinedOutput()
 	if err != nil {
 		t.Fatalf("ctr: %v\n%s", err, out)

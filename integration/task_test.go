@@ -21,6 +21,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 var (
@@ -162,7 +164,7 @@ func newTask(t testing.TB, image string, opts ...taskOption) *task {
 	t.Helper()
 	created, err := tryTask(t, image, opts...)
 	if err != nil {
-		t.Fatalf("create: %v\n%s", err, created.daemon.logTail(created.ID, 30))
+		t.Fatalf("create: %v\n%s", err, created.daemon.LogTail(created.ID, 30))
 	}
 	return created
 }
@@ -180,7 +182,7 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	spec := []oci.SpecOpts{
 		oci.WithDefaultSpec(), oci.WithDefaultUnixDevices,
 		oci.WithImageConfig(from),
-		oci.WithCgroup(created.daemon.cgroup() + "/" + settings.id),
+		oci.WithCgroup(created.daemon.Cgroup() + "/" + settings.id),
 	}
 	if settings.args != nil {
 		spec = append(spec, oci.WithProcessArgs(settings.args...))
@@ -198,7 +200,7 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	ctx, cancel := created.daemon.within(callLimit)
 	defer cancel()
 	var err error
-	created.Container, err = created.daemon.client.NewContainer(ctx, settings.id, container...)
+	created.Container, err = created.daemon.Client.NewContainer(ctx, settings.id, container...)
 	if err != nil {
 		t.Fatalf("new container: %v", err)
 	}
@@ -212,7 +214,7 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	}
 	streams := []cio.Opt{
 		cio.WithStreams(stdin, created.Stdout, created.Stderr),
-		cio.WithFIFODir(created.daemon.dir + "/fifo"),
+		cio.WithFIFODir(created.daemon.Dir + "/fifo"),
 	}
 	if settings.terminal {
 		streams = append(streams, cio.WithTerminal)
@@ -267,14 +269,14 @@ func newID(t testing.TB) string {
 		return '-'
 	}, strings.ToLower(strings.TrimPrefix(t.Name(), "Test")))
 	name = strings.Trim(name[:min(len(name), 40)], "-")
-	return fmt.Sprintf("%s-%d-%s", name, idCounter.Add(1), strings.TrimPrefix(private.name(), runPrefix))
+	return fmt.Sprintf("%s-%d-%s", name, idCounter.Add(1), strings.TrimPrefix(private.RunName(), runGroup+"-"))
 }
 
 // fatal fails the test with what the task and the shim said.
 func (r *task) fatal(format string, args ...any) {
 	r.t.Helper()
 	r.t.Fatalf(format+"\nstdout: %q\nstderr: %q\nlog:\n%s",
-		append(args, tail(r.Stdout.String()), tail(r.Stderr.String()), r.daemon.logTail(r.ID, 30))...)
+		append(args, tail(r.Stdout.String()), tail(r.Stderr.String()), r.daemon.LogTail(r.ID, 30))...)
 }
 
 func tail(text string) string { return text[max(0, len(text)-2000):] }
@@ -387,7 +389,7 @@ func (r *task) cleanup() {
 		return
 	}
 	if r.t.Failed() {
-		r.t.Logf("%s: stdout %q stderr %q\nlog:\n%s", r.ID, tail(r.Stdout.String()), tail(r.Stderr.String()), r.daemon.logTail(r.ID, 30))
+		r.t.Logf("%s: stdout %q stderr %q\nlog:\n%s", r.ID, tail(r.Stdout.String()), tail(r.Stderr.String()), r.daemon.LogTail(r.ID, 30))
 	}
 	if r.stdin != nil {
 		r.stdin.Close()
@@ -408,15 +410,15 @@ func (r *task) cleanup() {
 
 // killShim ends every process of a container that cannot be deleted, so that the next test has a clean host.
 func (r *task) killShim() {
-	processes, err := processesOf(r.daemon.dir)
+	processes, err := containerdtest.Processes(r.daemon.Dir)
 	if err != nil {
 		r.t.Errorf("cleanup of %s: %v", r.ID, err)
 	}
 	for _, p := range processes {
-		cgroups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.pid))
-		if strings.Contains(p.text, r.ID) || strings.Contains(string(cgroups), "/"+r.ID) {
+		cgroups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid))
+		if strings.Contains(p.Text, r.ID) || strings.Contains(string(cgroups), "/"+r.ID) {
 			r.t.Logf("killing %v", p)
-			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+			_ = syscall.Kill(p.Pid, syscall.SIGKILL)
 		}
 	}
 	ctx, cancel := r.daemon.within(callLimit)
@@ -461,7 +463,7 @@ func (r *task) TryExec(change func(*specs.Process), args ...string) (result, err
 
 	var stdout, stderr output
 	exec, err := r.Task.Exec(ctx, fmt.Sprintf("exec-%d", r.execs.Add(1)), &process,
-		cio.NewCreator(cio.WithStreams(nil, &stdout, &stderr), cio.WithFIFODir(r.daemon.dir+"/fifo")))
+		cio.NewCreator(cio.WithStreams(nil, &stdout, &stderr), cio.WithFIFODir(r.daemon.Dir+"/fifo")))
 	if err != nil {
 		return result{}, err
 	}

@@ -169,7 +169,7 @@ func TestT6HostLog(t *testing.T) {
 	run.WaitOutput("ready", initLimit)
 	run.booted()
 	told := func() (bytes int) {
-		content, err := os.ReadFile(private.log())
+		content, err := os.ReadFile(private.Log)
 		if err != nil {
 			t.Fatal(err)
 		}

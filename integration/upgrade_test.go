@@ -22,7 +22,7 @@ func withOwnPrograms(t *testing.T) (option func(*daemon), dir string) {
 	for _, name := range []string{"containerd-shim-rich-v2", "rich-launch", "dumb-init"} {
 		replaceProgram(t, filepath.Join(dir, name), buildPath("bin/"+name))
 	}
-	return func(d *daemon) { d.programs = dir }, dir
+	return func(d *daemon) { d.Path = []string{dir} }, dir
 }
 
 // replaceProgram installs a program as an upgrade does: under another name, and then renamed.
@@ -110,7 +110,7 @@ func TestT5OtherVersion(t *testing.T) {
 			if got := run.Stderr.String(); !strings.Contains(got, "rich: the launcher has version 999 of the launch protocol") {
 				t.Errorf("stderr is %q", got)
 			}
-			if got := d.logTail(id, 1000); !strings.Contains(got, "version 999") {
+			if got := d.LogTail(id, 1000); !strings.Contains(got, "version 999") {
 				t.Errorf("nothing in the log of\n%s", got)
 			}
 		})

@@ -16,66 +16,29 @@ import (
 	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // release is a containerd to run the tests with.
 type release struct {
 	// name is "containerd" and the release line, and for an older one its folder in build/tools.
 	name string
-	// config is its configuration, with DIR for the folder of the daemon and EVENTS for where it takes events.
-	config string
+	// config is the version of its configuration.
+	config int
 }
 
-// commonConfig is what all releases understand. What is disabled would use the host's files, or is not needed.
-const commonConfig = `
-root = "DIR/root"
-state = "DIR/state"
-temp = "DIR/tmp"
-imports = []
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-  "io.containerd.nri.v1.nri", "io.containerd.monitor.container.v1.restart", "io.containerd.internal.v1.restart"]
-[debug]
-  level = "debug"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "DIR/opt"
-[plugins."io.containerd.image-verifier.v1.bindir"]
-  bin_dir = "DIR/image-verifier"
-`
-
-// Before 2.3 the servers are no plugins, and a shim's socket is always in /run/containerd/s.
-const serverConfig = `
-[grpc]
-  address = "DIR/containerd.sock"
-[ttrpc]
-  address = "EVENTS"
-`
-
-const serverPluginConfig = `
-[plugins."io.containerd.server.v1.grpc"]
-  address = "DIR/containerd.sock"
-[plugins."io.containerd.server.v1.ttrpc"]
-  address = "EVENTS"
-[plugins."io.containerd.shim.v1.manager"]
-  socket_dir = "DIR/s"
-`
-
-const (
-	config2 = "version = 2\n" + commonConfig + serverConfig
-	config3 = "version = 3\n" + commonConfig + serverConfig
-	config4 = "version = 4\n" + commonConfig + serverPluginConfig
-)
-
 // newest is what all other tests run with.
-var newest = release{"containerd-2.4", config4}
+var newest = release{"containerd-2.4", 4}
 
 // releases are all that the shim is to serve.
 var releases = []release{
-	{"containerd-1.6", config2},
-	{"containerd-1.7", config2},
-	{"containerd-2.0", config3},
-	{"containerd-2.1", config3},
-	{"containerd-2.2", config3},
-	{"containerd-2.3", config4},
+	{"containerd-1.6", 2},
+	{"containerd-1.7", 2},
+	{"containerd-2.0", 3},
+	{"containerd-2.1", 3},
+	{"containerd-2.2", 3},
+	{"containerd-2.3", 4},
 	newest,
 }
 
@@ -95,14 +58,14 @@ func (r release) start(t *testing.T, opts ...func(*daemon)) *daemon {
 	if _, err := os.Stat(r.binary()); err != nil {
 		t.Fatalf("%s is not built (%v): run \"make integration\"", r.name, err)
 	}
-	d, err := startRelease(r, filepath.Dir(private.dir), opts...)
+	d, err := startRelease(r, filepath.Dir(private.Dir), opts...)
 	if err != nil {
 		t.Fatalf("start %s: %v", r.name, err)
 	}
 	t.Cleanup(d.remove)
 	ctx, cancel := d.within(callLimit)
 	defer cancel()
-	version, err := d.client.Version(ctx)
+	version, err := d.Client.Version(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +130,7 @@ func TestShimLeavesSocketOfNext(t *testing.T) {
 	run := startTask(t, imageBusybox, opts...)
 	run.WaitOutput("ready", runLimit)
 	old := run.shimPID()
-	if err := d.kill(); err != nil {
+	if err := d.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	listen := d.resumeUnheard(t)
@@ -187,10 +150,10 @@ func TestShimLeavesSocketOfNext(t *testing.T) {
 		}
 		return nil
 	})
-	if err := d.kill(); err != nil {
+	if err := d.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.restart(); err != nil {
+	if err := d.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	next.reattach()
@@ -211,14 +174,14 @@ func TestContainerdUpgrade(t *testing.T) {
 			d := of.start(t)
 			run, _, gone := watchOn(t, d, variant{image: imageBusybox, init: "dumb-init"}, answering)
 			run.WaitOutput("ready", runLimit)
-			if err := d.kill(); err != nil {
+			if err := d.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			d.release = newest
-			if err := d.configure(); err != nil {
+			d.use(newest)
+			if err := d.Configure(); err != nil {
 				t.Fatal(err)
 			}
-			if err := d.restart(); err != nil {
+			if err := d.Restart(); err != nil {
 				t.Fatalf("restart: %v", err)
 			}
 			log := d.subscribe(t, run.ID)
@@ -320,7 +283,7 @@ func versionDaemonKilled(t *testing.T, d *daemon, v variant) {
 	lives.WaitOutput("ready", runLimit)
 	ends.WaitOutput("ready", runLimit)
 
-	if err := d.kill(); err != nil {
+	if err := d.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "end"), nil, 0o644); err != nil {
@@ -333,7 +296,7 @@ func versionDaemonKilled(t *testing.T, d *daemon, v variant) {
 		}
 		return fmt.Errorf("process %d: %w", ends.Task.Pid(), err)
 	})
-	if err := d.restart(); err != nil {
+	if err := d.Restart(); err != nil {
 		t.Fatalf("restart: %v", err)
 	}
 
@@ -394,20 +357,20 @@ func versionSharedShim(t *testing.T, d *daemon, v variant) {
 	second, _, _ := watchOn(t, d, v, answering, group)
 	first.WaitOutput("ready", runLimit)
 	second.WaitOutput("ready", runLimit)
-	processes, err := processesOf(d.dir)
+	processes, err := containerdtest.Processes(d.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range processes {
-		if p.pid != shim && strings.Contains(p.text, "containerd-shim-rich-v2") {
+		if p.Pid != shim && strings.Contains(p.Text, "containerd-shim-rich-v2") {
 			t.Errorf("a second shim: %v", p)
 		}
 	}
 
-	if err := d.kill(); err != nil {
+	if err := d.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.restart(); err != nil {
+	if err := d.Restart(); err != nil {
 		t.Fatalf("restart: %v", err)
 	}
 	for _, run := range []*task{first, second} {

@@ -27,12 +27,22 @@ check_format() {
 	unformatted=$(files '*.go' | xargs -0 -r gofmt -l)
 	[[ -z $unformatted ]] || { printf 'not formatted by gofmt:\n%s\n' "$unformatted"; return 1; }
 }
+# The module of this repository is left out where it is another one's: a folder is in its place, which has no checksum.
+verify_modules() {
+	local dir rc=0
+	dir=$(mktemp -d)
+	go mod edit -print -droprequire=containerd-shim-rich -dropreplace=containerd-shim-rich >"$dir/go.mod"
+	[[ ! -e go.sum ]] || cp go.sum "$dir/"
+	go mod verify -modfile="$dir/go.mod" || rc=$?
+	rm -r "$dir"
+	return "$rc"
+}
 # The modules that only name tools are left out: tidying them would download the tests of all their dependencies.
 check_modules() {
 	local ok=0 module
 	while IFS= read -r -d '' module; do
 		! grep -q '^tool' "$module" || continue
-		(cd "$(dirname "$module")" && go mod verify && go mod tidy -diff) || {
+		(cd "$(dirname "$module")" && verify_modules && go mod tidy -diff) || {
 			echo "in $module"
 			ok=1
 		}

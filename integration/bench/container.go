@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // Peers.
@@ -44,7 +46,7 @@ func (b *bench) stock() runtime {
 	return runtime{name: withRunc, runtime: "io.containerd.runc.v2", options: &options.Options{Root: b.runcRoot()}}
 }
 
-func (b *bench) runcRoot() string { return filepath.Join(b.dir, "state", "runc") }
+func (b *bench) runcRoot() string { return filepath.Join(b.Dir, "state", "runc") }
 
 // crun is the same with crun.
 func (b *bench) crun() runtime {
@@ -67,12 +69,12 @@ func (b *bench) container(image string, with runtime, args []string, more ...oci
 	id := b.newID()
 	spec := []oci.SpecOpts{
 		oci.WithDefaultSpec(), oci.WithDefaultUnixDevices, oci.WithImageConfig(from),
-		oci.WithProcessArgs(args...), oci.WithCgroup(b.cgroup() + "/" + id),
+		oci.WithProcessArgs(args...), oci.WithCgroup(b.Cgroup() + "/" + id),
 	}
 	if with.init != "" {
 		spec = append(spec, oci.WithAnnotations(map[string]string{"rich.containerd.io/init": with.init}))
 	}
-	return b.client.NewContainer(b.context(), id,
+	return b.Client.NewContainer(b.context(), id,
 		containerd.WithImage(from), containerd.WithNewSnapshot(id, from),
 		containerd.WithRuntime(with.runtime, with.options),
 		containerd.WithNewSpec(append(spec, more...)...))
@@ -81,14 +83,17 @@ func (b *bench) container(image string, with runtime, args []string, more ...oci
 // hybrid is where cgroup2 is mounted beside version 1, if it has controllers:
 // crun refuses to run on such a host.
 func hybrid() (string, error) {
-	points, err := mountsOf("cgroup2")
-	for _, point := range points {
-		text, err := os.ReadFile(filepath.Join(point, "cgroup.controllers"))
+	mounts, err := containerdtest.Mounts()
+	for _, m := range mounts {
+		if m.Type != "cgroup2" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(m.Point, "cgroup.controllers"))
 		if err != nil {
 			return "", err
 		}
-		if point != "/sys/fs/cgroup" && len(strings.TrimSpace(string(text))) > 0 {
-			return point, nil
+		if m.Point != "/sys/fs/cgroup" && len(strings.TrimSpace(string(text))) > 0 {
+			return m.Point, nil
 		}
 	}
 	return "", err
@@ -196,15 +201,15 @@ func (b *bench) execAs(r *running, id string) (time.Duration, error) {
 
 // streams are the streams of a task; nil is no stdin.
 func (b *bench) streams(stdin io.Reader, stdout io.Writer) cio.Creator {
-	return cio.NewCreator(cio.WithStreams(stdin, stdout, io.Discard), cio.WithFIFODir(filepath.Join(b.dir, "state", "fifo")))
+	return cio.NewCreator(cio.WithStreams(stdin, stdout, io.Discard), cio.WithFIFODir(filepath.Join(b.Dir, "state", "fifo")))
 }
 
 // shim finds the process of the shim that served a container first.
 func (b *bench) shim(first string) (int, error) {
-	all, err := b.processes()
-	for pid, line := range all {
-		if strings.Contains(line+" ", "-id "+first+" ") && strings.Contains(line, "containerd-shim-") {
-			return pid, nil
+	all, err := containerdtest.Processes(b.Dir)
+	for _, p := range all {
+		if strings.Contains(p.Text+" ", "-id "+first+" ") && strings.Contains(p.Text, "containerd-shim-") {
+			return p.Pid, nil
 		}
 	}
 	return 0, errors.Join(err, fmt.Errorf("no shim of %s", first))

@@ -14,11 +14,13 @@ import (
 	goruntime "runtime"
 	"syscall"
 	"time"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // bench is one run.
 type bench struct {
-	*daemon
+	*containerdtest.Daemon
 	// other has the same containerd where crun can run.
 	other *bench
 	build string
@@ -77,24 +79,28 @@ func run() (err error) {
 	if err != nil {
 		return err
 	}
-	if b.daemon, err = startDaemon(b.build, ""); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.remove()) }()
 	b.other = &bench{build: b.build}
-	if b.other.daemon, err = startDaemon(b.build, hidden); err != nil {
-		return err
+	for _, d := range []struct {
+		*bench
+		hidden string
+	}{{b, ""}, {b.other, hidden}} {
+		if d.Daemon, err = newDaemon(b.build, d.hidden); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, d.Remove()) }()
+		if err := d.Start(); err != nil {
+			return err
+		}
 	}
-	defer func() { err = errors.Join(err, b.other.remove()) }()
 	// The client mounts snapshots below the temporary folder.
-	if err := os.Setenv("TMPDIR", filepath.Join(b.dir, "tmp")); err != nil {
+	if err := os.Setenv("TMPDIR", b.ClientTemp()); err != nil {
 		return err
 	}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		<-interrupted
-		fmt.Fprintln(os.Stderr, "bench: interrupted", b.other.remove(), b.remove())
+		fmt.Fprintln(os.Stderr, "bench: interrupted", b.other.Remove(), b.Remove())
 		os.Exit(1)
 	}()
 
@@ -107,7 +113,7 @@ func run() (err error) {
 		from := time.Now()
 		figures, err := g.measure(b)
 		if err != nil {
-			return fmt.Errorf("%s: %w\n%s\n%s", g.name, err, b.logTail(), b.other.logTail())
+			return fmt.Errorf("%s: %w\n%s\n%s", g.name, err, b.LogTail("", 20), b.other.LogTail("", 20))
 		}
 		fmt.Printf("%s took %.0f s\n%s", g.name, time.Since(from).Seconds(), table(figures))
 		r.Figures = append(r.Figures, figures...)
@@ -129,5 +135,5 @@ func run() (err error) {
 // newID names a container.
 func (b *bench) newID() string {
 	b.ids++
-	return fmt.Sprintf("%s-%d", filepath.Base(b.dir), b.ids)
+	return fmt.Sprintf("%s-%d", filepath.Base(b.Dir), b.ids)
 }

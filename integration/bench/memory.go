@@ -6,6 +6,9 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"containerd-shim-rich/integration/containerdtest"
+	"containerd-shim-rich/integration/daemon"
 )
 
 // podSize is how many containers the large pod has.
@@ -74,14 +77,14 @@ func (b *bench) launcherMemory() (_ float64, err error) {
 	}
 	defer func() { err = errors.Join(err, b.removeTask(r)) }()
 	var pid int
-	err = poll(func() error {
-		all, err := b.processes()
+	err = daemon.Poll(limit, func() error {
+		all, err := containerdtest.Processes(b.Dir)
 		cmd := false
-		for p, line := range all {
-			if line == "/run/rich/launch app" {
-				pid = p
+		for _, p := range all {
+			if p.Text == "/run/rich/launch app" {
+				pid = p.Pid
 			}
-			cmd = cmd || line == strings.Join(idle, " ")
+			cmd = cmd || p.Text == strings.Join(idle, " ")
 		}
 		if pid == 0 || !cmd {
 			return errors.Join(err, errors.New("the CMD does not run"))

@@ -111,7 +111,7 @@ func await(ctx context.Context, far chan struct{}) error {
 
 // cpu is the CPU time of a container, its shim and this process so far.
 func (b *bench) cpu(c containerd.Container, shim int) (time.Duration, error) {
-	group := b.cgroup() + "/" + c.ID()
+	group := b.Cgroup() + "/" + c.ID()
 	var total time.Duration
 	if text, err := os.ReadFile("/sys/fs/cgroup/cpuacct" + group + "/cpuacct.usage"); err == nil {
 		ns, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)

@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-rich/integration/containerdtest"
 )
 
 // The unit that systemd runs for the peers: what this shim gives to systemd,
@@ -45,12 +47,12 @@ func (b *bench) mountImage(name, key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mounts, err := b.client.SnapshotService("").Prepare(b.context(), key, identity.ChainID(layers).String(),
+	mounts, err := b.Client.SnapshotService("").Prepare(b.context(), key, identity.ChainID(layers).String(),
 		snapshots.WithLabels(map[string]string{"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339)}))
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(b.dir, "mnt-"+key)
+	dir := filepath.Join(b.Dir, "mnt-"+key)
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		return "", err
 	}
@@ -59,7 +61,7 @@ func (b *bench) mountImage(name, key string) (string, error) {
 
 // unmountImage undoes mountImage.
 func (b *bench) unmountImage(dir, key string) error {
-	return errors.Join(mount.UnmountRecursive(dir, 0), os.Remove(dir), b.client.SnapshotService("").Remove(b.context(), key))
+	return errors.Join(mount.UnmountRecursive(dir, 0), os.Remove(dir), b.Client.SnapshotService("").Remove(b.context(), key))
 }
 
 // bootPeer boots a copy of the image as a peer does, and returns the times of
@@ -78,7 +80,7 @@ func (b *bench) bootPeer(start func(root, shared, key string) (stop func() error
 			return nil, err
 		}
 	}
-	shared := filepath.Join(b.dir, key)
+	shared := filepath.Join(b.Dir, key)
 	if err := os.Mkdir(shared, 0o755); err != nil {
 		return nil, err
 	}
@@ -120,12 +122,12 @@ type nspawnPeer struct {
 }
 
 func (n *nspawnPeer) prepare() error {
-	points, err := mountsOf("cgroup")
+	points, err := containerdtest.CgroupMounts()
 	if err != nil {
 		return err
 	}
 	for _, point := range points {
-		dir := filepath.Join(point, n.b.cgroup(), "nspawn")
+		dir := filepath.Join(point, n.b.Cgroup(), "nspawn")
 		if strings.Contains(point, "cpuset") {
 			continue // a new cpuset has no CPU
 		}
@@ -173,7 +175,7 @@ type podmanPeer struct {
 
 // prepare configures podman so that everything of it is in the run's folder.
 func (p *podmanPeer) prepare() error {
-	dir := filepath.Join(p.b.dir, "podman")
+	dir := filepath.Join(p.b.Dir, "podman")
 	p.conf = filepath.Join(dir, "containers.conf")
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
@@ -202,7 +204,7 @@ runc = [%q]
 }
 
 func (p *podmanPeer) run(args ...string) error {
-	dir := filepath.Join(p.b.dir, "podman")
+	dir := filepath.Join(p.b.Dir, "podman")
 	cmd := exec.Command("podman", append([]string{"--root", dir + "/root", "--runroot", dir + "/run"}, args...)...)
 	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+p.conf)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -213,7 +215,7 @@ func (p *podmanPeer) run(args ...string) error {
 
 func (p *podmanPeer) measure() ([]float64, error) {
 	return p.b.bootPeer(func(root, shared, key string) (func() error, error) {
-		err := p.run("run", "--detach", "--name", key, "--systemd=always", "--cgroup-parent", p.b.cgroup()+"/podman",
+		err := p.run("run", "--detach", "--name", key, "--systemd=always", "--cgroup-parent", p.b.Cgroup()+"/podman",
 			"--volume", shared+":/bench", "--rootfs", root, "/lib/systemd/systemd", "--unit=bench.target")
 		if err != nil {
 			return nil, err

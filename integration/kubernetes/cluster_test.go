@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"containerd-shim-rich/integration/daemon"
 )
 
 const (
@@ -37,67 +39,15 @@ type cluster struct {
 	client kubernetes.Interface
 	config *rest.Config
 
-	containerd, kubelet *component
+	containerd, kubelet *daemon.Daemon
 }
+
+// readyLimit bounds the wait for one program of the cluster.
+const readyLimit = 3 * time.Minute
 
 // component is one program of the cluster.
-type component struct {
-	name, log string
-	arguments []string
-	command   *exec.Cmd
-	exited    chan struct{}
-}
-
-// start starts the program; it may have run before.
-func (c *component) start() error {
-	log, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	c.command = exec.Command(c.arguments[0], c.arguments[1:]...)
-	c.command.Stdout, c.command.Stderr = log, log
-	if err := c.command.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", c.name, err)
-	}
-	c.exited = make(chan struct{})
-	go func(command *exec.Cmd, exited chan struct{}) {
-		_ = command.Wait()
-		close(exited)
-	}(c.command, c.exited)
-	return nil
-}
-
-// kill ends the program with SIGKILL and waits for its end.
-func (c *component) kill() {
-	_ = c.command.Process.Kill()
-	<-c.exited
-}
-
-// ready waits until check returns nil. It fails early when the program has ended.
-func (c *component) ready(check func() error) error {
-	ended := errors.New("has ended")
-	var last error
-	_ = poll(3*time.Minute, func() error {
-		select {
-		case <-c.exited:
-			last = ended
-			return nil
-		default:
-			last = check()
-			return last
-		}
-	})
-	if last == nil {
-		return nil
-	}
-	content, _ := os.ReadFile(c.log)
-	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	return fmt.Errorf("%s: not ready: %w\n%s", c.name, last, strings.Join(lines[max(0, len(lines)-20):], "\n"))
-}
-
-func (n *cluster) component(name string, arguments ...string) *component {
-	return &component{name: name, log: filepath.Join(n.log, name+".log"), arguments: arguments, exited: make(chan struct{})}
+func (n *cluster) component(name string, arguments ...string) *daemon.Daemon {
+	return &daemon.Daemon{Name: name, Args: arguments, Log: filepath.Join(n.log, name+".log")}
 }
 
 func program(name string) string { return buildPath("kubernetes/programs/" + name) }
@@ -133,15 +83,15 @@ func startCluster(run string) (*cluster, error) {
 		"--kubeconfig="+etc("scheduler.kubeconfig"), "--bind-address=127.0.0.1", "--leader-elect=false")
 	n.kubelet = n.kubeletComponent()
 
-	for _, c := range []*component{etcd, n.containerd} {
-		if err := c.start(); err != nil {
+	for _, c := range []*daemon.Daemon{etcd, n.containerd} {
+		if err := c.Start(); err != nil {
 			return nil, err
 		}
 	}
-	if err := etcd.ready(func() error { return get("http://127.0.0.1:2379/health") }); err != nil {
+	if err := etcd.Ready(readyLimit, func() error { return get("http://127.0.0.1:2379/health") }); err != nil {
 		return nil, err
 	}
-	if err := server.start(); err != nil {
+	if err := server.Start(); err != nil {
 		return nil, err
 	}
 	if err := n.containerdReady(); err != nil {
@@ -161,21 +111,21 @@ func startCluster(run string) (*cluster, error) {
 	if n.client, err = kubernetes.NewForConfig(n.config); err != nil {
 		return nil, err
 	}
-	err = server.ready(func() error {
+	err = server.Ready(readyLimit, func() error {
 		return n.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(context.Background()).Error()
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range []*component{manager, scheduler, n.kubelet} {
-		if err := c.start(); err != nil {
+	for _, c := range []*daemon.Daemon{manager, scheduler, n.kubelet} {
+		if err := c.Start(); err != nil {
 			return nil, err
 		}
 	}
-	if err := n.kubelet.ready(n.nodeReady); err != nil {
+	if err := n.kubelet.Ready(readyLimit, n.nodeReady); err != nil {
 		return nil, err
 	}
-	err = manager.ready(func() error {
+	err = manager.Ready(readyLimit, func() error {
 		_, err := n.client.CoreV1().ServiceAccounts(podNamespace).Get(context.Background(), "default", metav1.GetOptions{})
 		return err
 	})
@@ -209,7 +159,7 @@ func (n *cluster) kubectl(arguments ...string) *exec.Cmd {
 }
 
 func (n *cluster) containerdReady() error {
-	return n.containerd.ready(func() error {
+	return n.containerd.Ready(readyLimit, func() error {
 		output, err := exec.Command("ctr", "version").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, output)
@@ -318,7 +268,7 @@ volumePluginDir: /var/lib/kubelet/volume-plugins
 // containerd they would keep the kernel from mounting a new one in a user namespace.
 const kubeletSysctls = "vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes"
 
-func (n *cluster) kubeletComponent() *component {
+func (n *cluster) kubeletComponent() *daemon.Daemon {
 	return n.component("kubelet", "unshare", "--mount", "--propagation=unchanged", "bash", "-euc", `
 		mount --make-private /proc
 		for name in `+kubeletSysctls+`; do

@@ -32,9 +32,9 @@ while [ -e `+wanted+` ]; do sleep 0.1; done
 			if _, err := os.Stat(wanted); err != nil {
 				continue
 			}
-			_ = n.containerd.command.Process.Signal(syscall.SIGTERM)
-			<-n.containerd.exited
-			err := n.containerd.start()
+			_ = n.containerd.Signal(syscall.SIGTERM)
+			<-n.containerd.Exited()
+			err := n.containerd.Start()
 			if err == nil {
 				err = n.containerdReady()
 			}

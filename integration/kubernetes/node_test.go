@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"containerd-shim-rich/integration/daemon"
 )
 
 // TestResize changes the limits of a running container, which is not restarted.
@@ -89,7 +91,7 @@ func TestContainerdKilled(t *testing.T) {
 
 // TestKubeletRestarted does the same with the kubelet.
 func TestKubeletRestarted(t *testing.T) {
-	outage(t, node.kubelet, func() error { return node.kubelet.ready(node.nodeReady) })
+	outage(t, node.kubelet, func() error { return node.kubelet.Ready(readyLimit, node.nodeReady) })
 }
 
 // obedient is a command that does what files in /host say: prints a line on both streams, or ends with 7.
@@ -130,7 +132,7 @@ func (p *obedientPod) done(t testing.TB, word string) {
 
 // outage kills a program of the node and starts it again, with pods of both runtimes that go on, that end meanwhile, and that
 // end and are to be started again. None of them may notice, and nothing may be lost.
-func outage(t *testing.T, program *component, programReady func() error) {
+func outage(t *testing.T, program *daemon.Daemon, programReady func() error) {
 	var goesOn, ends, isRestarted []*obedientPod
 	newPod := func(kind string, policy corev1.RestartPolicy) (both []*obedientPod) {
 		for name, pod := range map[string]*corev1.Pod{"plain": plainPod(t, imageBookworm, obedient...), "systemd": systemdPod(t, obedient...)} {
@@ -148,11 +150,13 @@ func outage(t *testing.T, program *component, programReady func() error) {
 	ends = newPod("ends", corev1.RestartPolicyNever)
 	isRestarted = newPod("is-restarted", corev1.RestartPolicyAlways)
 
-	program.kill()
+	if err := program.Kill(); err != nil {
+		t.Error(err)
+	}
 	back := false
 	start := func() {
 		back = true
-		if err := errors.Join(program.start(), programReady()); err != nil {
+		if err := errors.Join(program.Start(), programReady()); err != nil {
 			t.Error(err)
 		}
 	}
