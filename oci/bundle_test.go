@@ -30,7 +30,7 @@ func TestLoadAndStore(t *testing.T) {
 		if got, _ := json.Marshal(loaded); !bytes.Equal(got, data) {
 			t.Fatalf("loaded %s", got)
 		}
-		out := Rewrite(loaded, &initmode.Plan{Init: "dumb-init", Process: &specs.Process{Args: []string{"wrapped"}}})
+		out := Rewrite(loaded, &initmode.Plan{Init: "dumb-init", Shape: initmode.ChildOfReaper, Process: &specs.Process{Args: []string{"wrapped"}}})
 		if err := Store(dir, out); err != nil {
 			t.Fatal(err)
 		}

@@ -55,28 +55,28 @@ func TestRewrite(t *testing.T) {
 			plan: initmode.Plan{Init: config.InitNone, PrivateCgroup: true, Sysctl: map[string]string{"net.b": "2"}},
 			want: func(*specs.Spec) {},
 		},
-		"mark": {plan: initmode.Plan{Init: config.InitSystemd}, want: mark},
+		"mark": {plan: initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit}, want: mark},
 		"mark without annotations": {
-			plan:   initmode.Plan{Init: config.InitSystemd},
+			plan:   initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit},
 			change: func(s *specs.Spec) { s.Annotations = nil },
 			want:   func(s *specs.Spec) { s.Annotations = map[string]string{rewritten: config.InitSystemd} },
 		},
 		"process": {
-			plan: initmode.Plan{Init: config.InitSystemd, Process: &specs.Process{Args: []string{"/sbin/init"}, Cwd: "/"}},
+			plan: initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, Process: &specs.Process{Args: []string{"/sbin/init"}, Cwd: "/"}},
 			want: func(s *specs.Spec) {
 				mark(s)
 				s.Process = &specs.Process{Args: []string{"/sbin/init"}, Cwd: "/"}
 			},
 		},
 		"sysctl": {
-			plan: initmode.Plan{Init: config.InitSystemd, Sysctl: map[string]string{"net.b": "2"}},
+			plan: initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, Sysctl: map[string]string{"net.b": "2"}},
 			want: func(s *specs.Spec) {
 				mark(s)
 				s.Linux.Sysctl["net.b"] = "2"
 			},
 		},
 		"first sysctl": {
-			plan:   initmode.Plan{Init: config.InitSystemd, Sysctl: map[string]string{"net.b": "2"}},
+			plan:   initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, Sysctl: map[string]string{"net.b": "2"}},
 			change: func(s *specs.Spec) { s.Linux.Sysctl = nil },
 			want: func(s *specs.Spec) {
 				mark(s)
@@ -84,21 +84,21 @@ func TestRewrite(t *testing.T) {
 			},
 		},
 		"read-only paths": {
-			plan: initmode.Plan{Init: config.InitSystemd, ReadonlyPaths: []string{"/proc/x", "/proc/y"}},
+			plan: initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, ReadonlyPaths: []string{"/proc/x", "/proc/y"}},
 			want: func(s *specs.Spec) {
 				mark(s)
 				s.Linux.ReadonlyPaths = []string{"/proc/sys", "/proc/x", "/proc/y"}
 			},
 		},
 		"cgroup namespace": {
-			plan: initmode.Plan{Init: config.InitSystemd, PrivateCgroup: true},
+			plan: initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, PrivateCgroup: true},
 			want: func(s *specs.Spec) {
 				mark(s)
 				s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}}
 			},
 		},
 		"all of linux": {
-			plan: initmode.Plan{Init: config.InitSystemd, PrivateCgroup: true, Sysctl: map[string]string{"net.a": "2"}, ReadonlyPaths: []string{"/proc/x"}},
+			plan: initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, PrivateCgroup: true, Sysctl: map[string]string{"net.a": "2"}, ReadonlyPaths: []string{"/proc/x"}},
 			want: func(s *specs.Spec) {
 				mark(s)
 				s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}}
@@ -107,7 +107,7 @@ func TestRewrite(t *testing.T) {
 			},
 		},
 		"mounts": {
-			plan: initmode.Plan{Init: config.InitSystemd, Mounts: []initmode.Mount{mount("/dev/rich"), mount("/etc/machine-id")}},
+			plan: initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, Mounts: []initmode.Mount{mount("/dev/rich"), mount("/etc/machine-id")}},
 			want: func(s *specs.Spec) {
 				mark(s)
 				s.Mounts = append(s.Mounts, mount("/dev/rich").Mount, mount("/etc/machine-id").Mount)
@@ -167,7 +167,7 @@ func TestRewriteMounts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := &specs.Spec{Mounts: mounts(tc.engine...)}
-			out := Rewrite(spec, &initmode.Plan{Init: config.InitSystemd, Mounts: tc.plan, Destinations: tc.resolved})
+			out := Rewrite(spec, &initmode.Plan{Init: config.InitSystemd, Shape: initmode.ServiceOfInit, Mounts: tc.plan, Destinations: tc.resolved})
 			var got []string
 			for _, m := range out.Mounts {
 				if m.Source == "plan" {
