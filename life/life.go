@@ -106,7 +106,7 @@ type Actions struct {
 }
 
 func (l *Life) stops(sig syscall.Signal) bool {
-	return sig == l.Setup.Halt && sig != 0 || l.AnyStops || slices.Contains(l.Stops, sig)
+	return sig == l.Halt && sig != 0 || l.AnyStops || slices.Contains(l.Stops, sig)
 }
 
 // halt asks for the init's halt, unless that was done before. The caller holds

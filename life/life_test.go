@@ -77,6 +77,7 @@ func (l *told) run() *told {
 
 // exit ends the command by itself, stop because the init wanted it.
 func (l *told) exit(status uint32) *told { return l.end(&launch.Exited{Status: status}) }
+
 func (l *told) stop(status uint32) *told {
 	return l.end(&launch.Exited{Status: status, Requested: true})
 }

@@ -59,7 +59,7 @@ func (l *Life) Signal(sig syscall.Signal) (do Actions, err error) {
 // signal; one that asks to stop also brings the init down, after the command or
 // at once if there is none.
 func (l *Life) signalCommand(sig syscall.Signal, stop bool, do *Actions) error {
-	if sig == l.Setup.Halt {
+	if sig == l.Halt {
 		// Meant for the init; the command gets what asks any program to end.
 		sig = unix.SIGTERM
 	}

@@ -1,6 +1,7 @@
 package life
 
 import (
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,32 +67,39 @@ func (l *Life) Unexplained() bool {
 // halting like SIGINT (reboot(2)), and without CAP_SYS_BOOT both look like
 // success.
 func (l *Life) exitStatus() uint32 {
-	if l.prestart || l.unfit || l.Shape.HasInit() && !l.killed && l.component != "" {
-		return statusNotStarted
-	}
-	if !l.Shape.HasInit() {
-		return launch.ExitStatus(l.status)
-	}
-	service := l.Shape == initmode.ServiceOfInit
-	rebooted := l.rebooting || l.status.Signaled() && l.status.Signal() == unix.SIGHUP
-	halted := l.halted || l.status.Signaled() && l.status.Signal() == unix.SIGINT
 	switch {
+	case l.prestart || l.unfit || l.Shape.HasInit() && !l.killed && l.component != "":
+		return statusNotStarted
+	case !l.Shape.HasInit():
+		return launch.ExitStatus(l.status)
 	case l.result != nil && l.own:
 		return l.result.Status
 	case l.killed:
 		return StatusKilled
-	case rebooted:
+	case l.rebooting || l.diedOf(unix.SIGHUP):
 		return statusReboot
 	case l.result != nil:
 		return l.result.Status
 	case l.early != 0:
 		return 128 + uint32(l.early)
-	case halted && !service:
+	}
+	return l.initStatus()
+}
+
+// initStatus is that of an init which is the command, or has never run it.
+func (l *Life) initStatus() uint32 {
+	down := l.halted || l.diedOf(unix.SIGINT)
+	switch {
+	case down && l.Shape == initmode.InitItself:
 		return 0
-	case service && (halted || l.status.Exited() && l.status.ExitStatus() == 0):
+	case l.Shape == initmode.ServiceOfInit && (down || launch.ExitStatus(l.status) == 0):
 		return statusNotStarted
 	}
 	return launch.ExitStatus(l.status)
+}
+
+func (l *Life) diedOf(sig syscall.Signal) bool {
+	return l.status.Signaled() && l.status.Signal() == sig
 }
 
 // reason is why the command ended with that status.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
-	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runc/libcontainer"
@@ -23,14 +21,11 @@ var maxStarters = min(runtime.NumCPU(), processors)
 type starters struct {
 	load  func() (*libcontainer.Container, error)
 	turns chan struct{}
-
-	mu    sync.Mutex
-	users int
-	idle  []*libcontainer.Container
+	idle  chan *libcontainer.Container // has the one that is kept, the others may go
 }
 
 func newStarters(load func() (*libcontainer.Container, error)) *starters {
-	return &starters{load: load, turns: make(chan struct{}, maxStarters)}
+	return &starters{load: load, turns: make(chan struct{}, maxStarters), idle: make(chan *libcontainer.Container, 1)}
 }
 
 // with calls start with a handle that nobody else starts a process by. It
@@ -42,30 +37,23 @@ func (s *starters) with(ctx context.Context, start func(*libcontainer.Container)
 		return fmt.Errorf("wait for the starts of other processes: %w", context.Cause(ctx))
 	}
 	defer func() { <-s.turns }()
-	s.mu.Lock()
-	s.users++
 	var handle *libcontainer.Container
-	if n := len(s.idle); n > 0 {
-		handle, s.idle = s.idle[n-1], s.idle[:n-1]
+	select {
+	case handle = <-s.idle:
+	default:
+		var err error
+		if handle, err = s.load(); err != nil {
+			return err
+		}
 	}
-	s.mu.Unlock()
-	var err error
-	if handle == nil {
-		handle, err = s.load()
-	}
-	if err == nil {
-		err = start(handle)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.users--
-	if handle != nil {
-		s.idle = append(s.idle, handle)
-	}
-	if s.users == 0 && len(s.idle) > 1 {
-		s.idle = slices.Clone(s.idle[:1]) // the others may go
-	}
-	return err
+	// Before the turn is another's, who then finds it.
+	defer func() {
+		select {
+		case s.idle <- handle:
+		default:
+		}
+	}()
+	return start(handle)
 }
 
 // startInside calls start with a handle to start a process by beside pid 1,

@@ -77,7 +77,7 @@ func TestStartersBound(t *testing.T) {
 	if most > maxStarters || now != 0 || len(s.idle) != 1 {
 		t.Errorf("%d at once, want at most %d; %d left; %d idle", most, maxStarters, now, len(s.idle))
 	}
-	s.idle = nil
+	<-s.idle
 	s.load = func() (*libcontainer.Container, error) { return nil, libcontainer.ErrNotExist }
 	if err := s.with(context.Background(), func(*libcontainer.Container) error { t.Error("started without a handle"); return nil }); !errors.Is(err, libcontainer.ErrNotExist) {
 		t.Errorf("got %v", err)
