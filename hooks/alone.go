@@ -105,7 +105,7 @@ func (a alone) run(ctx context.Context, hook config.Hook, option string) (starte
 		a.log.WithError(err).Warn("hook failed")
 		return false, err
 	}
-	var end hookEnd
+	var end outcome
 	remove := func() {
 		if derr := child.Destroy(lc, destroyWait); derr != nil {
 			a.log.WithError(derr).WithField("hook", hook.Path).Warn("remove the container of a hook")

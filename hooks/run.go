@@ -60,8 +60,8 @@ func (t *pipeTail) close() string {
 	return t.text.String()
 }
 
-// hookEnd is how a hook ended.
-type hookEnd struct {
+// outcome is how a hook ended.
+type outcome struct {
 	started        bool // a process was started for it
 	stuck          bool // its start has not returned yet
 	stdout, stderr string
@@ -74,15 +74,15 @@ type hookEnd struct {
 // start: processes of the container can stop what becomes the hook. start
 // starts it through the children until then, and leaves nothing of it if it
 // fails.
-func (s *Set) runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func(context.Context) error) (end hookEnd) {
+func (s *Set) runBounded(ctx context.Context, timeout time.Duration, proc *libcontainer.Process, start func(context.Context) error) (end outcome) {
 	stdout, err := newPipeTail()
 	if err != nil {
-		return hookEnd{err: err}
+		return outcome{err: err}
 	}
 	stderr, err := newPipeTail()
 	if err != nil {
 		stdout.close()
-		return hookEnd{err: err}
+		return outcome{err: err}
 	}
 	defer func() { end.stdout, end.stderr = stdout.close(), stderr.close() }()
 	proc.Stdout, proc.Stderr = stdout.writer, stderr.writer

@@ -180,7 +180,7 @@ func (s *Set) noted(err error) {
 }
 
 // report logs how a hook ended, and says why if it failed.
-func (s *Set) report(hook config.Hook, option string, end hookEnd, inspect func() error) error {
+func (s *Set) report(hook config.Hook, option string, end outcome, inspect func() error) error {
 	if end.err != nil && !end.stuck && (!end.started || end.status.Exited() && end.status.ExitStatus() == notExecuted) {
 		if fault := inspect(); fault != nil {
 			end.err = fault

@@ -41,7 +41,7 @@ func (p *Plan) addComponents(req *Request, at string) {
 			p.Mounts = append(p.Mounts, bindReadOnly(path.Join(req.ComponentsDir, d.Name), dir))
 		}
 		run := order(req, d, dir)
-		if p.Service == nil && p.Command == nil {
+		if p.Service == nil && p.Child == nil {
 			run.Record.Rlimits = withoutSet(run.Record.Rlimits, req.Spec.Process.Rlimits)
 		}
 		p.Components = append(p.Components, Component{Definition: d, Order: run})
@@ -147,7 +147,7 @@ func (d dumbInit) beside(req *Request, p *Plan, at string) error {
 	if err != nil {
 		return err
 	}
-	if p.Command, err = record(req); err != nil {
+	if p.Child, err = record(req); err != nil {
 		return err
 	}
 	process := *req.Spec.Process
@@ -156,7 +156,7 @@ func (d dumbInit) beside(req *Request, p *Plan, at string) error {
 	if root {
 		asRoot(&process)
 	} else {
-		inherit(p.Command)
+		inherit(p.Child)
 	}
 	process.Args = append([]string{path.Join(at, "dumb-init"), "--", path.Join(at, "launch"), "command"}, req.componentNames()...)
 	p.Process = &process

@@ -84,9 +84,9 @@ type Plan struct {
 	// Service starts the CMD as a service of the init; nil if the CMD is
 	// pid 1 or a child that inherits its streams.
 	Service *launch.Record
-	// Command starts the CMD as a child of dumb-init with the streams that
+	// Child starts the CMD as a child of dumb-init with the streams that
 	// it inherits, beside components; nil if it is not started like that.
-	Command *launch.Record
+	Child *launch.Record
 	// Components run beside the CMD.
 	Components []Component
 	// Halt asks the init for an orderly shutdown; 0 if it is only ended by

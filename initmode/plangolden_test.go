@@ -121,6 +121,7 @@ func (g *golden) result(got result) {
 	g.Helper()
 	plan := got.plan
 	g.line("init %s", plan.Init)
+	g.line("command is %v", plan.Shape)
 	if plan.Halt != 0 {
 		g.line("halt %d", plan.Halt)
 	}
@@ -137,8 +138,8 @@ func (g *golden) result(got result) {
 	if plan.Service != nil {
 		g.differs("service", baseCommand(), plan.Service)
 	}
-	if plan.Command != nil {
-		g.differs("command", baseCommand(), plan.Command)
+	if plan.Child != nil {
+		g.differs("child", baseCommand(), plan.Child)
 	}
 	for _, c := range plan.Components {
 		g.differs("component", baseOrder(), c.Order)

@@ -32,5 +32,10 @@ func (p *Plan) shape() Shape {
 	return Untouched
 }
 
+// String names the shape.
+func (s Shape) String() string {
+	return [...]string{"untouched", "child of a reaper", "service of the init", "the init itself"}[s]
+}
+
 // HasInit reports whether pid 1 is an init that halts and reboots.
 func (s Shape) HasInit() bool { return s == ServiceOfInit || s == InitItself }

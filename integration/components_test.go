@@ -663,7 +663,7 @@ func TestComponentsHostileLauncher(t *testing.T) {
 	for what, got := range map[string]launch.Message{
 		"it runs":       hello(launch.RoleComponent, "agent"),
 		"there is none": hello(launch.RoleComponent, "../agent"),
-		"no service":    hello(launch.RoleApp, ""),
+		"no service":    hello(launch.RoleService, ""),
 	} {
 		if _, ok := got.(launch.Refuse); !ok {
 			t.Errorf("%s: got %T %+v", what, got, got)
@@ -691,7 +691,7 @@ func TestComponentsHostileLauncher(t *testing.T) {
 	})
 	before := len(private.LogTail(run.ID, 100000))
 	for range 10000 {
-		if err := conn.Send(launch.Ended{Code: 1, Again: 1}); err != nil {
+		if err := conn.Send(launch.ComponentExited{Code: 1, Again: 1}); err != nil {
 			break
 		}
 	}

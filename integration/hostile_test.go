@@ -204,7 +204,7 @@ func TestHostileSecondApp(t *testing.T) {
 	}
 	conn := launch.NewConn(socket, launch.MaxFromShim)
 	defer conn.Close()
-	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleApp}); err != nil {
+	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleService}); err != nil {
 		t.Fatal(err)
 	}
 	if m, files, err := answered(conn); err != nil || len(files) > 0 {

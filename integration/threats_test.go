@@ -206,7 +206,7 @@ func TestT6HostLog(t *testing.T) {
 		}
 		_ = c.SetDeadline(time.Now().Add(runLimit))
 		conn := launch.NewConn(c, launch.MaxFromShim)
-		if conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleApp}) == nil {
+		if conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleService}) == nil {
 			for {
 				m, files, err := conn.Receive()
 				for _, f := range files {

@@ -5,7 +5,7 @@ import "time"
 // The roles of Hello of those that run the operator's components.
 const (
 	RoleComponent = "component" // runs one; tells its name by Component, expects Run or Refuse
-	RoleCommand   = "command"   // runs the CMD below dumb-init; expects Start without descriptors, or Refuse
+	RoleChild     = "command"   // runs the CMD below dumb-init; expects Start without descriptors, or Refuse
 )
 
 const (
@@ -13,7 +13,7 @@ const (
 	kindLimits
 	kindRun
 	kindReady
-	kindEnded
+	kindComponentExited
 	kindHold
 	kindLine
 )
@@ -60,11 +60,11 @@ type Run struct {
 // Ready reports that a component is. Container to shim.
 type Ready struct{}
 
-// Ended reports the end of a component: by a signal if Signal is not 0, else
+// ComponentExited reports the end of a component: by a signal if Signal is not 0, else
 // with Code. Again is the pause before it is started again, in ms, and
 // negative if it is not. Requested tells that the init had asked for the end.
 // Container to shim.
-type Ended struct {
+type ComponentExited struct {
 	Code      uint32
 	Signal    uint32
 	Again     int32
@@ -81,13 +81,13 @@ type Line struct {
 	Text string
 }
 
-func (Component) kind() kind { return kindComponent }
-func (Limits) kind() kind    { return kindLimits }
-func (Run) kind() kind       { return kindRun }
-func (Ready) kind() kind     { return kindReady }
-func (Ended) kind() kind     { return kindEnded }
-func (Hold) kind() kind      { return kindHold }
-func (Line) kind() kind      { return kindLine }
+func (Component) kind() kind       { return kindComponent }
+func (Limits) kind() kind          { return kindLimits }
+func (Run) kind() kind             { return kindRun }
+func (Ready) kind() kind           { return kindReady }
+func (ComponentExited) kind() kind { return kindComponentExited }
+func (Hold) kind() kind            { return kindHold }
+func (Line) kind() kind            { return kindLine }
 
 func (m Component) encode(e *encoder) { e.string(m.Name) }
 func (Limits) encode(*encoder)        {}
@@ -105,7 +105,7 @@ func (m Run) encode(e *encoder) {
 	}
 }
 
-func (m Ended) encode(e *encoder) {
+func (m ComponentExited) encode(e *encoder) {
 	e.uint32(m.Code)
 	e.uint32(m.Signal)
 	e.int32(m.Again)
@@ -133,8 +133,8 @@ func decodeComponent(k kind, d *decoder) Message {
 		return m
 	case kindReady:
 		return Ready{}
-	case kindEnded:
-		m := Ended{Code: d.uint32(), Signal: d.uint32(), Again: d.int32(), Requested: d.bool()}
+	case kindComponentExited:
+		m := ComponentExited{Code: d.uint32(), Signal: d.uint32(), Again: d.int32(), Requested: d.bool()}
 		if m.Code > maxStatus || m.Signal != 0 && !validSignal(int(min(m.Signal, maxStatus))) {
 			d.fail("an exit status out of range")
 		}

@@ -258,7 +258,7 @@ func TestConnByteByByte(t *testing.T) {
 	for _, test := range []struct {
 		m    Message
 		want int
-	}{{Start{Record: Record{Cwd: "/"}}, 3}, {Console{}, 1}, {Hello{Role: RoleApp}, 0}} {
+	}{{Start{Record: Record{Cwd: "/"}}, 3}, {Console{}, 1}, {Hello{Role: RoleService}, 0}} {
 		raw, peer := socketpair(t)
 		conn := NewConn(peer, MaxFromShim)
 		_, w := pipe(t)

@@ -27,9 +27,9 @@ const (
 
 // The roles of Hello.
 const (
-	RoleApp   = "app"   // runs the CMD; expects Start or Refuse
-	RoleEvent = "event" // tells one Event and closes
-	RoleShim  = "shim"  // the shim itself, in answer to all roles but RoleEvent
+	RoleService = "app"   // runs the CMD; expects Start or Refuse
+	RoleEvent   = "event" // tells one Event and closes
+	RoleShim    = "shim"  // the shim itself, in answer to all roles but RoleEvent
 )
 
 // Message is one of Hello, Event, Start, Refuse, Started, Failed, Console,

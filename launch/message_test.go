@@ -11,7 +11,7 @@ import (
 )
 
 var messages = []Message{
-	Hello{Version: Version, Role: RoleApp},
+	Hello{Version: Version, Role: RoleService},
 	Event{Name: "reboot"},
 	Start{Record: fullRecord(), Stay: true},
 	Refuse{Reason: "it has ended"},
@@ -27,8 +27,8 @@ var messages = []Message{
 		Delay: time.Second, MaxDelay: time.Minute, StopTimeout: time.Hour,
 	},
 	Ready{},
-	Ended{Code: 255, Signal: 64, Again: -1},
-	Ended{Again: 1, Requested: true},
+	ComponentExited{Code: 255, Signal: 64, Again: -1},
+	ComponentExited{Again: 1, Requested: true},
 	Hold{},
 	Line{Text: "hello\xff"},
 }
@@ -63,8 +63,8 @@ func TestT5HelloOfOtherVersion(t *testing.T) {
 		want Hello
 	}{
 		{[]byte{0xe7, 3}, Hello{Version: 999}},
-		{[]byte{0xe7, 3, 3, 0, 0, 0, 'a', 'p', 'p'}, Hello{999, RoleApp}},
-		{[]byte{0xe7, 3, 3, 0, 0, 0, 'a', 'p', 'p', 1, 2, 3}, Hello{999, RoleApp}},
+		{[]byte{0xe7, 3, 3, 0, 0, 0, 'a', 'p', 'p'}, Hello{999, RoleService}},
+		{[]byte{0xe7, 3, 3, 0, 0, 0, 'a', 'p', 'p', 1, 2, 3}, Hello{999, RoleService}},
 		{[]byte{0xe7, 3, 0xff, 0xff, 0xff, 0xff, 'a'}, Hello{Version: 999}},
 		{[]byte{1, 0, 5, 0, 0, 0, 'e', 'v', 'e', 'n', 't'}, Hello{EventVersion, RoleEvent}},
 	} {
@@ -88,9 +88,9 @@ func TestMessageRefuses(t *testing.T) {
 		"signal -1":     Signal{Number: -1},
 		"status 256":    Exited{Status: 256},
 		"exit code 256": Failed{Code: 256},
-		"ended 256":     Ended{Code: 256},
-		"ended by 65":   Ended{Signal: 65},
-		"ended by 2^31": Ended{Signal: 1 << 31},
+		"ended 256":     ComponentExited{Code: 256},
+		"ended by 65":   ComponentExited{Signal: 65},
+		"ended by 2^31": ComponentExited{Signal: 1 << 31},
 		"restart 3":     Run{Restart: 3},
 		"delay -1":      Run{Delay: -1},
 	} {

@@ -123,7 +123,7 @@ func (c *component) follow(conn *launch.Conn) error {
 		case launch.Failed:
 			c.report(func(l *log.Entry) { l.WithField("code", m.Code).Warnf("component cannot be started: %.300q", m.Reason) })
 			c.fail(fmt.Sprintf("%.300s", oneLine(m.Reason)))
-		case launch.Ended:
+		case launch.ComponentExited:
 			runs = false
 			c.ended(m)
 		default:
@@ -143,7 +143,7 @@ func (c *component) report(what func(*log.Entry)) {
 }
 
 // ended reports the end of a component at once, a crash with its last words.
-func (c *component) ended(m launch.Ended) {
+func (c *component) ended(m launch.ComponentExited) {
 	c.report(func(l *log.Entry) {
 		status, signal := m.Code, ""
 		if m.Signal != 0 {

@@ -101,9 +101,9 @@ func (s *Server) serve(conn *launch.Conn) error {
 	switch hello.Role {
 	case launch.RoleEvent:
 		return s.serveEvent(conn)
-	case launch.RoleApp:
+	case launch.RoleService:
 		return s.serveCommand(conn)
-	case launch.RoleCommand:
+	case launch.RoleChild:
 		return s.serveChild(conn)
 	case launch.RoleComponent:
 		return s.serveComponent(conn)

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"containerd-shim-rich/stdio"
 )
 
 const (
@@ -201,15 +203,7 @@ func (o *Output) LastWords() string {
 	defer o.mu.Unlock()
 	// A process's output is in the pipe before its end is known.
 	for _, s := range o.streams {
-		_ = s.raw.Control(func(fd uintptr) {
-			for total := 0; total < maxLastWords; {
-				n, err := o.read(s, fd)
-				if err != nil || n == 0 {
-					break
-				}
-				total += n
-			}
-		})
+		stdio.Drain(s.raw, s.buf, maxLastWords, func(p []byte) { o.take(s, p) })
 	}
 	words := strings.Join(o.tail, "\n")
 	o.tail = nil

@@ -112,7 +112,7 @@ func (b *builder) listen(uid, gid int) (err error) {
 		Life:       b.life,
 		Act:        b.follow,
 		Service:    b.plan.Service,
-		Child:      b.plan.Command,
+		Child:      b.plan.Child,
 		Streams:    b.init.io,
 		Components: b.components,
 		Watch:      b.watch,

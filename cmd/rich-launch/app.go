@@ -32,7 +32,7 @@ func app(names []string) int {
 		return giveUp(err)
 	}
 	conn := launch.NewConn(file, launch.MaxFromShim)
-	if err := greet(conn, launch.RoleApp); err != nil {
+	if err := greet(conn, launch.RoleService); err != nil {
 		status := giveUp(err)
 		tellFailed()
 		return status

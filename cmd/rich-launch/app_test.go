@@ -44,7 +44,7 @@ type shim struct {
 // its Hello.
 func serve(t testing.TB, prefix ...string) *shim {
 	t.Helper()
-	return serveVerb(t, launch.RoleApp, append(prefix, launcher, "app"))
+	return serveVerb(t, launch.RoleService, append(prefix, launcher, "app"))
 }
 
 // serveVerb is serve for any command line with the launcher.

@@ -50,7 +50,7 @@ func beside(names []string) int {
 
 // order gets the record of the CMD, or the exit status if there is to be none.
 func order(conn *launch.Conn, file *os.File, caught signals) (*launch.Record, int) {
-	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleCommand}); err != nil {
+	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleChild}); err != nil {
 		complain(os.Stderr, err.Error())
 		return nil, exitLauncher
 	}

@@ -61,7 +61,7 @@ func component(name string, stay bool) int {
 	switch {
 	case err != nil || s.order.Record.Args == nil:
 	case s.stopping: // the init's word came together with the order
-		_ = s.conn.Send(launch.Ended{Again: -1, Requested: true})
+		_ = s.conn.Send(launch.ComponentExited{Again: -1, Requested: true})
 	default:
 		s.delay = s.order.Delay
 		status = s.run()
@@ -308,7 +308,7 @@ func (s *supervisor) ended(ws unix.WaitStatus) {
 	s.probe.stop()
 	s.status = int(launch.ExitStatus(syscall.WaitStatus(ws)))
 	again := s.order.Restart == launch.RestartAlways || s.order.Restart == launch.RestartOnFailure && s.status != 0
-	report := launch.Ended{Again: -1, Requested: s.stopping}
+	report := launch.ComponentExited{Again: -1, Requested: s.stopping}
 	if again && !s.stopping {
 		if time.Since(s.started) >= s.order.MaxDelay {
 			s.delay = s.order.Delay

@@ -53,7 +53,7 @@ func (s *shim) wants(want ...launch.Message) {
 
 func TestComponentEnds(t *testing.T) {
 	s := serveComponent(t, runOnce("echo out; echo err >&2; exit 3"))
-	s.wants(launch.Started{}, launch.Ready{}, launch.Ended{Code: 3, Again: -1})
+	s.wants(launch.Started{}, launch.Ready{}, launch.ComponentExited{Code: 3, Again: -1})
 	s.ended(3)
 	if out, err := s.read(s.stdout), s.read(s.stderr); out != "out\n" || err != "err\n" {
 		t.Errorf("stdout %q, stderr %q", out, err)
@@ -69,11 +69,11 @@ func TestComponentRestarts(t *testing.T) {
 	order.MaxDelay = time.Hour
 	s := serveComponent(t, order)
 	s.wants(
-		launch.Started{}, launch.Ready{}, launch.Ended{Code: 1, Again: 1},
-		launch.Started{}, launch.Ready{}, launch.Ended{Signal: 11, Again: 2},
-		launch.Started{}, launch.Ready{}, launch.Ended{Code: 3, Again: 4},
-		launch.Started{}, launch.Ready{}, launch.Ended{Code: 4, Again: 8},
-		launch.Started{}, launch.Ready{}, launch.Ended{Again: -1})
+		launch.Started{}, launch.Ready{}, launch.ComponentExited{Code: 1, Again: 1},
+		launch.Started{}, launch.Ready{}, launch.ComponentExited{Signal: 11, Again: 2},
+		launch.Started{}, launch.Ready{}, launch.ComponentExited{Code: 3, Again: 4},
+		launch.Started{}, launch.Ready{}, launch.ComponentExited{Code: 4, Again: 8},
+		launch.Started{}, launch.Ready{}, launch.ComponentExited{Again: -1})
 	s.ended(0)
 }
 
@@ -84,7 +84,7 @@ func TestComponentCannotBeStarted(t *testing.T) {
 	s := serveComponent(t, order)
 	const reason = `exec "/no/such": no such file or directory`
 	for _, again := range []int32{1, 2} {
-		s.wants(launch.Failed{Code: 127, Reason: reason}, launch.Ended{Code: 127, Again: again})
+		s.wants(launch.Failed{Code: 127, Reason: reason}, launch.ComponentExited{Code: 127, Again: again})
 	}
 	line, _ := bufio.NewReader(s.stderr).ReadString('\n')
 	if line != "rich: "+reason+"\n" {
@@ -101,7 +101,7 @@ func TestComponentStops(t *testing.T) {
 	s.wants(launch.Started{}, launch.Ready{})
 	s.line("ready")
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Code: 7, Again: -1, Requested: true})
+	s.wants(launch.ComponentExited{Code: 7, Again: -1, Requested: true})
 	s.ended(7)
 
 	order = runOnce("trap '' TERM; echo ready; while :; do sleep 0.05; done")
@@ -110,7 +110,7 @@ func TestComponentStops(t *testing.T) {
 	s.wants(launch.Started{}, launch.Ready{})
 	s.line("ready")
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Signal: 9, Again: -1, Requested: true})
+	s.wants(launch.ComponentExited{Signal: 9, Again: -1, Requested: true})
 	s.ended(137)
 }
 
@@ -129,7 +129,7 @@ func TestComponentSignals(t *testing.T) {
 	s.wants(launch.Started{}, launch.Ready{})
 	s.line("ready")
 	s.signal(syscall.SIGHUP)
-	s.wants(launch.Ended{Code: 4, Again: -1})
+	s.wants(launch.ComponentExited{Code: 4, Again: -1})
 	s.ended(4)
 }
 
@@ -148,7 +148,7 @@ func TestComponentWaits(t *testing.T) {
 	}
 
 	s = serveComponent(t, runOnce("exit 3"), waitForStop)
-	s.wants(launch.Started{}, launch.Ready{}, launch.Ended{Code: 3, Again: -1})
+	s.wants(launch.Started{}, launch.Ready{}, launch.ComponentExited{Code: 3, Again: -1})
 	if err := s.conn.Send(launch.Line{Text: "still there"}); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestComponentStopsWithOrder(t *testing.T) {
 			}
 			last = m
 		}
-		if ended, ok := last.(launch.Ended); !ok || !ended.Requested || ended.Again >= 0 {
+		if ended, ok := last.(launch.ComponentExited); !ok || !ended.Requested || ended.Again >= 0 {
 			t.Errorf("the last word is %T %+v", last, last)
 		}
 	}
@@ -189,7 +189,7 @@ func TestComponentStopsWithOrder(t *testing.T) {
 // What a component leaves in its process group ends with it.
 func TestComponentGroup(t *testing.T) {
 	s := serveComponent(t, runOnce("sleep 1000 & echo $!; exit 0"))
-	s.wants(launch.Started{}, launch.Ready{}, launch.Ended{Again: -1})
+	s.wants(launch.Started{}, launch.Ready{}, launch.ComponentExited{Again: -1})
 	line, _ := bufio.NewReader(s.stdout).ReadString('\n')
 	left, err := strconv.Atoi(strings.TrimSpace(line))
 	if err != nil {
@@ -218,7 +218,7 @@ func TestComponentReadyByCommand(t *testing.T) {
 		t.Error("ready too early")
 	}
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Again: -1, Requested: true})
+	s.wants(launch.ComponentExited{Again: -1, Requested: true})
 	s.ended(0)
 }
 
@@ -246,7 +246,7 @@ func TestComponentReadyByPort(t *testing.T) {
 	}
 	s.wants(launch.Ready{})
 	s.signal(syscall.SIGTERM)
-	s.wants(launch.Ended{Again: -1, Requested: true})
+	s.wants(launch.ComponentExited{Again: -1, Requested: true})
 	s.ended(0)
 }
 
@@ -263,7 +263,7 @@ func TestComponentLimits(t *testing.T) {
 	for _, f := range append(s.cmdStdio, w) {
 		f.Close()
 	}
-	s.wants(launch.Started{}, launch.Ready{}, launch.Ended{Again: -1})
+	s.wants(launch.Started{}, launch.Ready{}, launch.ComponentExited{Again: -1})
 	s.ended(0)
 	pid := strings.TrimSpace(s.read(s.stdout))
 	if got := s.read(r); got != pid+pid {
@@ -284,7 +284,7 @@ func TestStopComponent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "agent" {
-			s.wants(launch.Ended{Code: 5, Again: -1, Requested: true})
+			s.wants(launch.ComponentExited{Code: 5, Again: -1, Requested: true})
 			s.ended(5)
 		}
 		if err := stop.Wait(); err != nil {

@@ -10,7 +10,7 @@ import (
 // A launcher that the shim does not fit starts nothing, ends with 125 and says why.
 func TestT5ShimOfOtherVersion(t *testing.T) {
 	for role, args := range map[string][]string{
-		launch.RoleApp: {"app"}, launch.RoleCommand: {"command", "name"}, launch.RoleComponent: {"component", "name"},
+		launch.RoleService: {"app"}, launch.RoleChild: {"command", "name"}, launch.RoleComponent: {"component", "name"},
 	} {
 		for what, tc := range map[string]struct {
 			answer []launch.Message
