@@ -387,6 +387,22 @@ func TestComponentsRequired(t *testing.T) {
 	})
 }
 
+// An init that is the command cannot be held back: it is halted, and the task
+// ends as with any other.
+func TestComponentsRequiredByInit(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	o.define("missing", "exec = [\"/no/such/program\"]\nstart = \"before\"\nrequired = true\n")
+	forEach(t, []variant{{"systemd", imageBookworm, "auto"}, {"busybox", imageInitBusybox, "auto"}}, func(t *testing.T, v variant) {
+		run := startTask(t, v.image, o.with("missing"), withBoot(), withArgs("/sbin/init"))
+		if code := run.Wait(bootLimit); code != 125 {
+			run.fatal("exit status %d, want 125", code)
+		}
+		run.waitShimLog("the command crashed", "code=125", "reason=component-failed")
+		run.Delete()
+	})
+}
+
 // What cannot work is refused at create.
 func TestComponentsBadInput(t *testing.T) {
 	o := newOperator(t)

@@ -107,7 +107,9 @@ func (c *component) follow(conn *launch.Conn) error {
 		if err != nil {
 			if runs {
 				c.report(func(l *log.Entry) { l.Warn("the launcher of a component is gone") })
-				c.fail("its launcher is gone")
+				if !c.commandIsInit() { // which may be on its way out, or start another
+					c.fail("its launcher is gone")
+				}
 			}
 			if !errors.Is(err, io.EOF) {
 				return fmt.Errorf("component %s: %w", c.Name, err)
@@ -168,12 +170,18 @@ func (c *component) ended(m launch.ComponentExited) {
 	})
 	switch {
 	case m.Again >= 0:
+	case m.Requested && c.commandIsInit():
+		c.becomeReady() // it stops what it likes, and nothing is waited for
 	case m.Signal != 0:
 		c.fail(fmt.Sprintf("it ended by signal %d before it was ready", m.Signal))
 	default:
 		c.fail(fmt.Sprintf("it ended with code %d before it was ready", m.Code))
 	}
 }
+
+// commandIsInit reports whether the command is the init that has started the
+// component.
+func (c *component) commandIsInit() bool { return c.life.Shape == initmode.InitItself }
 
 func (c *component) becomeReady() {
 	if c.life.ComponentReady(c.Name) {

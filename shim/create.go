@@ -64,7 +64,6 @@ type builder struct {
 	handler  handlerOptions
 	original *specs.Spec // as the bundle's maker wrote it
 	spec     *specs.Spec // as it is rewritten
-	rootfs   string
 	options  config.Options
 	plan     *initmode.Plan
 }
