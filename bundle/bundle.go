@@ -21,7 +21,7 @@ const (
 	ExitFile       = "exit.json" // how the container ended
 	MadeFile       = "made.json" // facts needed to clean up without the shim
 	LauncherSocket = "shim.sock" // the launcher's way to the shim, in RunDir
-	appFile        = "app.json"  // how the CMD is, in RunDir
+	appFile        = "app.json"  // how the command is, in RunDir
 
 	RootfsDir = "rootfs" // the root file system, beside Dir
 )

@@ -1,5 +1,5 @@
 // Package components reads what a host's operator offers to run beside the
-// command (the CMD) of a container: agents for monitoring, logs or audit, each
+// command of a container: agents for monitoring, logs or audit, each
 // with a TOML file of its own. A container chooses among them by name; what
 // they are and where they lie on the host is the operator's alone.
 package components
@@ -40,7 +40,7 @@ const (
 	LogSyslog    = "syslog"
 )
 
-// userCommand is the value of the key user that stands for the CMD's.
+// userCommand is the value of the key user that stands for the command's.
 const userCommand = "command"
 
 // Definition is one component.
@@ -54,7 +54,7 @@ type Definition struct {
 	// Env holds NAME=VALUE, sorted by name.
 	Env  []string
 	User User
-	// Before says that the CMD waits until the component is ready.
+	// Before says that the command waits until the component is ready.
 	Before bool
 	// Restart is one of the Restart constants.
 	Restart string
@@ -64,9 +64,9 @@ type Definition struct {
 	// StopTimeout lies between TERM and KILL.
 	StopTimeout time.Duration
 	Ready       Ready
-	// ReadyTimeout is how long the CMD waits.
+	// ReadyTimeout is how long the command waits.
 	ReadyTimeout time.Duration
-	// Required says that there is no CMD without the component.
+	// Required says that there is no command without the component.
 	Required bool
 	// Memory is its limit in bytes, 0 for none but the container's.
 	Memory int64
@@ -81,7 +81,7 @@ type Definition struct {
 
 // User is whom a component runs as.
 type User struct {
-	Command  bool // as the CMD, with its groups
+	Command  bool // as the command, with its groups
 	UID, GID uint32
 }
 

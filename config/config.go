@@ -17,7 +17,7 @@ import (
 const Prefix = "rich.containerd.io/"
 
 // PouchContainer's environment variables, understood for compatibility and
-// removed from the environment of the CMD.
+// removed from the environment of the command.
 const (
 	PouchMode   = "rich_mode"
 	PouchManner = "rich_mode_launch_manner"
@@ -60,7 +60,7 @@ type Options struct {
 	RootInit string
 	// RootInitSource says what set RootInit; empty for the default.
 	RootInitSource string
-	// OnExit says what happens when the CMD ends by itself.
+	// OnExit says what happens when the command ends by itself.
 	OnExit string
 	// OnExitSource says what set OnExit, for messages; empty for the default.
 	OnExitSource string
@@ -81,7 +81,7 @@ type Options struct {
 	ServicesSource string
 	// Mask are the services that must not run, named like Services.
 	Mask []string
-	// Prestart run before the CMD is started, Poststop after it has ended.
+	// Prestart run before the command is started, Poststop after it has ended.
 	// The sources say what set them, for messages, and the operator's are
 	// those that the container did not set itself.
 	Prestart, Poststop                   []Hook
@@ -91,7 +91,7 @@ type Options struct {
 	HookTimeout time.Duration
 	// HostHooks lets the hooks run that the host has for other engines.
 	HostHooks bool
-	// Components name what runs beside the CMD, of what the host offers;
+	// Components name what runs beside the command, of what the host offers;
 	// AlwaysComponents do so in every container. The sources say what set
 	// them, for messages.
 	Components, AlwaysComponents             []string
@@ -125,7 +125,7 @@ type Sources struct {
 	// on the host: without a word of the host's administrator nothing in it
 	// runs as root that is not to.
 	InPod bool
-	// Env is the environment of the CMD.
+	// Env is the environment of the command.
 	Env []string
 	// Runtime holds the options of the runtime handler.
 	Runtime Values

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Hook is a program that runs in a container before its CMD is started
+// Hook is a program that runs in a container before its command is started
 // (option prestart) or after that has ended (poststop). Its JSON form is how
 // the shim keeps it.
 type Hook struct {
@@ -22,12 +22,12 @@ type Hook struct {
 	Path string `json:"path"`
 	// Args is argv with argv[0]; never empty.
 	Args []string `json:"args"`
-	// Env is added to the environment of the CMD, as NAME=VALUE.
+	// Env is added to the environment of the command, as NAME=VALUE.
 	Env []string `json:"env,omitempty"`
 	// UID and GID are who the hook runs as.
 	UID uint32 `json:"uid,omitempty"`
 	GID uint32 `json:"gid,omitempty"`
-	// Own says that it runs as the CMD's user, with its groups and
+	// Own says that it runs as the command's user, with its groups and
 	// capabilities and no others.
 	Own bool `json:"own,omitempty"`
 	// Timeout is how long it may take; 0 stands for Options.HookTimeout.
@@ -36,7 +36,7 @@ type Hook struct {
 	user string // as it was written, empty if it was not
 }
 
-// OwnHooks makes hooks of a container's author run as the CMD's user. One that
+// OwnHooks makes hooks of a container's author run as the command's user. One that
 // names another user or group is an error.
 func OwnHooks(hooks []Hook, source string, uid, gid uint32) ([]Hook, error) {
 	out := slices.Clone(hooks)

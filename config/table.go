@@ -119,7 +119,7 @@ var Table = []Option{
 		Name:    "halt-timeout",
 		Values:  "a duration of 1s to 10m",
 		Default: "10s",
-		Meaning: "How long the init may take to halt after the CMD has ended, before it is killed.",
+		Meaning: "How long the init may take to halt after the command has ended, before it is killed.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) error {
 			d, err := time.ParseDuration(v)
@@ -163,7 +163,7 @@ var Table = []Option{
 		Name:    "init",
 		Values:  "`auto`, `systemd`, `sbin-init`, `dumb-init` or `none`",
 		Default: InitAuto,
-		Meaning: "What becomes pid 1. `auto` takes the init that the CMD itself is, else, if the user is root, systemd or another init at /sbin/init, else dumb-init; `sbin-init` takes what the image has at /sbin/init; `none` changes nothing.",
+		Meaning: "What becomes pid 1. `auto` takes the init that the command itself is, else, if the user is root, systemd or another init at /sbin/init, else dumb-init; `sbin-init` takes what the image has at /sbin/init; `none` changes nothing.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) error {
 			return choose(&o.Init, v, InitAuto, InitSystemd, InitSbinInit, InitDumbInit, InitNone)
@@ -196,7 +196,7 @@ var Table = []Option{
 		Name:    "on-exit",
 		Values:  "`stop`, `restart` or `keep`",
 		Default: OnExitStop,
-		Meaning: "What happens when the CMD ends by itself: the container stops, the CMD is started again in it, or the container is kept without it.",
+		Meaning: "What happens when the command ends by itself: the container stops, the command is started again in it, or the container is kept without it.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) error {
 			return choose(&o.OnExit, v, OnExitStop, OnExitRestart, OnExitKeep)
@@ -206,7 +206,7 @@ var Table = []Option{
 		Name:    "poststop",
 		Values:  "a path in the container, or a JSON array of hooks",
 		Default: "none",
-		Meaning: "Programs that run in the container after the CMD has ended, before the init halts; see hooks.md.",
+		Meaning: "Programs that run in the container after the command has ended, before the init halts; see hooks.md.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) (err error) {
 			o.Poststop, err = parseHooks(v)
@@ -217,7 +217,7 @@ var Table = []Option{
 		Name:    "prestart",
 		Values:  "a path in the container, or a JSON array of hooks",
 		Default: "none",
-		Meaning: "Programs that run in the container before the CMD is started, which is not started if one fails; see hooks.md.",
+		Meaning: "Programs that run in the container before the command is started, which is not started if one fails; see hooks.md.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) (err error) {
 			o.Prestart, err = parseHooks(v)
@@ -253,7 +253,7 @@ var Table = []Option{
 		Name:    "services",
 		Values:  "services, separated by commas or spaces",
 		Default: "none",
-		Meaning: "Services of the image that are started before the CMD, whether the image enables them or not.",
+		Meaning: "Services of the image that are started before the command, whether the image enables them or not.",
 		Where:   Anywhere,
 		List:    true,
 		setList: func(o *Options, v []string) error { return setServices(&o.Services, v) },
@@ -262,7 +262,7 @@ var Table = []Option{
 		Name:    "stop-signal",
 		Values:  "a signal's name or number",
 		Default: "the image's stop signal if the engine tells it, beside SIGTERM",
-		Meaning: "A further signal that asks the container to stop: the CMD gets it, and the init halts when the CMD has ended or was not running.",
+		Meaning: "A further signal that asks the container to stop: the command gets it, and the init halts when the command has ended or was not running.",
 		Where:   Anywhere,
 		set: func(o *Options, v string) error {
 			n, err := ParseSignal(v)

@@ -15,8 +15,8 @@ const (
 	Poststop = "poststop"
 )
 
-// Environment is what a hook's environment holds beside that of the CMD. ending
-// is nil before the CMD has ended.
+// Environment is what a hook's environment holds beside that of the command. ending
+// is nil before the command has ended.
 func Environment(option, container string, ending *life.Ending) []string {
 	env := []string{"RICH_HOOK=" + option, "RICH_CONTAINER=" + container}
 	if ending == nil {
@@ -37,7 +37,7 @@ const annotationPrefix = "containerd-shim-rich."
 // annotationReason holds the reason.
 const annotationReason = annotationPrefix + "exit-reason"
 
-// endingAnnotations tell the host's hooks how the CMD ended.
+// endingAnnotations tell the host's hooks how the command ended.
 func endingAnnotations(e life.Ending) map[string]string {
 	return map[string]string{
 		annotationPrefix + "exit-code":   strconv.FormatUint(uint64(e.Code), 10),
@@ -47,7 +47,7 @@ func endingAnnotations(e life.Ending) map[string]string {
 	}
 }
 
-// Annotated adds to the state that the host's hooks get how the CMD ended.
+// Annotated adds to the state that the host's hooks get how the command ended.
 func Annotated(state specs.State, e life.Ending) specs.State {
 	annotations := maps.Clone(state.Annotations)
 	if annotations == nil {

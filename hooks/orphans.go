@@ -17,7 +17,7 @@ import (
 )
 
 // RunOrphans runs the poststop hooks that a shim which is gone has left, and
-// notes for those of the host how the CMD ended. The container is gone as
+// notes for those of the host how the command ended. The container is gone as
 // well. began is when the clean-up did.
 func RunOrphans(b bundle.Bundle, id string, m *bundle.Made, exit bundle.Exit, began time.Time, children *child.Children) error {
 	s := &Set{id: id, bundle: b, children: children, log: log.L.WithField("container", id)}

@@ -16,14 +16,14 @@ const RecordFile = "hooks.json"
 // happens, so that no hook runs twice.
 type record struct {
 	Version bundle.Format `json:"version"`
-	// Prestart are the hooks before the CMD, Poststop those after it.
+	// Prestart are the hooks before the command, Poststop those after it.
 	Prestart []config.Hook `json:"prestart,omitempty"`
 	Poststop []config.Hook `json:"poststop,omitempty"`
-	// Due says that a prestart hook or the CMD has been started, so that
+	// Due says that a prestart hook or the command has been started, so that
 	// the poststop hooks are to run; Next is the first that has not begun.
 	Due  bool `json:"due,omitempty"`
 	Next int  `json:"next,omitempty"`
-	// Started is when the CMD was started first, and Ending how it ended.
+	// Started is when the command was started first, and Ending how it ended.
 	Started time.Time    `json:"started,omitzero"`
 	Ending  *life.Ending `json:"ending,omitempty"`
 	Handler

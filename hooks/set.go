@@ -117,7 +117,7 @@ func (s *Set) Inside(start func(context.Context, *libcontainer.Process) error, p
 	}
 }
 
-// Prestart runs the prestart hooks, once, and returns what keeps the CMD from
+// Prestart runs the prestart hooks, once, and returns what keeps the command from
 // being started: ErrCalledOff, or how a hook failed.
 func (s *Set) Prestart(run Runner) error {
 	s.prepare.Do(func() { s.prepared = s.tryPrestart(run) })
@@ -161,7 +161,7 @@ func (s *Set) due() error {
 	return s.store()
 }
 
-// Starting notes that the CMD is about to be started.
+// Starting notes that the command is about to be started.
 func (s *Set) Starting(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -27,7 +27,7 @@ func permitted(o config.Options, user specs.User) (prestart, poststop []config.H
 }
 
 // process is the process of a hook. It has all capabilities that the
-// container may have if its user is root, none if not, and those of the CMD if
+// container may have if its user is root, none if not, and those of the command if
 // it is to be no more than that.
 func (s *Set) process(hook config.Hook, option string) *specs.Process {
 	p := *s.spec.Process

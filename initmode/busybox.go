@@ -62,8 +62,8 @@ func (b busybox) plan(req *Request, p *Plan) error {
 }
 
 // busyboxInittab is the image's inittab without what serves terminals, with
-// the CMD after all that has to end before it starts. With no launcher the
-// CMD is the init itself. services is the command that starts and stops
+// the command after all that has to end before it starts. With no launcher the
+// command is the init itself. services is the command that starts and stops
 // services, if there are any, and components are the lines that run those.
 func busyboxInittab(entries []inittabEntry, launcher, services string, components componentLines) []string {
 	lines := []string{"# Made by containerd-shim-rich from the image's own."}

@@ -87,7 +87,7 @@ func findNamed(req *Request) (found, error) {
 	return f, nil
 }
 
-// mode is how to run an init, nil if it cannot be. With own it is the CMD.
+// mode is how to run an init, nil if it cannot be. With own it is the command.
 func (f found) mode(own bool) initMode {
 	switch f.kind {
 	case kindSystemd:
@@ -128,11 +128,11 @@ func chooseAuto(req *Request) ([]choice, error) {
 	if len(req.Components) > 0 {
 		return nil, noComponents(req, fmt.Sprintf("process.args: the command is %s, which runs services only as root in a pid namespace of its own", f.kind.describe()))
 	}
-	// An init that is the CMD gets what it would get from runc.
+	// An init that is the command gets what it would get from runc.
 	return []choice{noInit}, nil
 }
 
-// chooseFor chooses for a CMD that is no init: the image's own init for
+// chooseFor chooses for a command that is no init: the image's own init for
 // services if it may be one, else dumb-init, else none.
 func chooseFor(req *Request) []choice {
 	if private, _ := PrivatePID(req.Spec); private && mayManage(req) {

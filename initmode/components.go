@@ -24,7 +24,7 @@ type Component struct {
 }
 
 // componentScore is the badness of a component for the OOM killer: when the
-// container is short of memory, they go before the CMD.
+// container is short of memory, they go before the command.
 const componentScore = 1000
 
 // componentPath is what a component finds in PATH unless it sets it.
@@ -96,7 +96,7 @@ func order(req *Request, d *components.Definition, dir string) launch.Run {
 }
 
 // withoutSet leaves out the limits that the spec sets: an init that is the
-// CMD has them itself, and nothing that it starts can have more.
+// command has them itself, and nothing that it starts can have more.
 func withoutSet(limits []launch.Rlimit, set []specs.POSIXRlimit) []launch.Rlimit {
 	return slices.DeleteFunc(slices.Clone(limits), func(l launch.Rlimit) bool {
 		return slices.ContainsFunc(set, func(s specs.POSIXRlimit) bool { return rlimitTypes[s.Type] == l.Resource })
@@ -141,7 +141,7 @@ func (req *Request) componentsSource() string {
 	return req.Options.AlwaysComponentsSource
 }
 
-// beside makes dumb-init run the CMD and the components by the launcher.
+// beside makes dumb-init run the command and the components by the launcher.
 func (d dumbInit) beside(req *Request, p *Plan, at string) error {
 	root, err := componentsNeedRoot(req)
 	if err != nil {
@@ -172,7 +172,7 @@ func (d dumbInit) beside(req *Request, p *Plan, at string) error {
 }
 
 // asRoot lets a process start others as any user. What it must not have
-// itself is for the CMD alone.
+// itself is for the command alone.
 func asRoot(p *specs.Process) {
 	p.User = specs.User{}
 	p.Capabilities = managerCapabilities(p.Capabilities)
@@ -181,7 +181,7 @@ func asRoot(p *specs.Process) {
 }
 
 // componentsNeedRoot reports whether dumb-init has to run as root, for a
-// component that runs as somebody else than the CMD, and whether it may.
+// component that runs as somebody else than the command, and whether it may.
 func componentsNeedRoot(req *Request) (bool, error) {
 	user := req.Spec.Process.User
 	if user.UID == 0 {

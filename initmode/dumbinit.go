@@ -11,8 +11,8 @@ import (
 	"containerd-shim-rich/launch"
 )
 
-// dumbInit makes dumb-init pid 1. It runs with the CMD's own credentials and
-// streams, passes signals on and ends with the CMD's status, so nothing else
+// dumbInit makes dumb-init pid 1. It runs with the command's own credentials and
+// streams, passes signals on and ends with the command's status, so nothing else
 // of the container changes.
 type dumbInit struct{}
 
@@ -35,7 +35,7 @@ func (d dumbInit) plan(req *Request, p *Plan) error {
 		// dumb-init reports any failure to start its child as status 2.
 		// The launcher says which program could not be started and why,
 		// and ends with 127 or 126 as a shell does; else it is replaced by
-		// the CMD.
+		// the command.
 		process.Args = slices.Insert(process.Args, 2, launcher, "run", "--")
 	}
 	p.Process = &process
@@ -53,8 +53,8 @@ func inherit(r *launch.Record) {
 	r.NoNewPrivileges = false
 }
 
-// stay makes the CMD a service of the launcher, which dumb-init starts in its
-// place: dumb-init itself ends with its child. Both run with the CMD's own
+// stay makes the command a service of the launcher, which dumb-init starts in its
+// place: dumb-init itself ends with its child. Both run with the command's own
 // credentials, or as root for components.
 func (dumbInit) stay(req *Request, p *Plan, at string) error {
 	root, err := componentsNeedRoot(req)

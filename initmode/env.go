@@ -11,9 +11,9 @@ import (
 	"containerd-shim-rich/launch"
 )
 
-// The environment of the container is the CMD's alone: sshd, su, cron and the
+// The environment of the container is the command's alone: sshd, su, cron and the
 // inits start what they start with another one. These files give it to
-// whoever the CMD's user is, or root.
+// whoever the command's user is, or root.
 const (
 	shellEnvFile = "env.sh"
 	profileFile  = "profile.sh"

@@ -54,7 +54,7 @@ func count(lines []string, end string) (n int) {
 	return n
 }
 
-// Whatever an image has, the CMD is started once, after what has to come
+// Whatever an image has, the command is started once, after what has to come
 // first, and no terminal is served.
 func FuzzInittab(f *testing.F) {
 	f.Add([]byte("id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n1:2345:respawn:/sbin/getty 38400 tty1\n"))
@@ -101,7 +101,7 @@ func FuzzInittab(f *testing.F) {
 					started = i
 				case services + " stop":
 					if stopped == 0 {
-						t.Errorf("%s: services are stopped before the CMD in %q", name, lines)
+						t.Errorf("%s: services are stopped before the command in %q", name, lines)
 					}
 				}
 				if program, _, _ := strings.Cut(e[3], " "); path.Base(program) == "crond" {
@@ -112,7 +112,7 @@ func FuzzInittab(f *testing.F) {
 				}
 			}
 			if app != 1 || started < len(lines)-5 {
-				t.Errorf("%s: no services and CMD at the end of %q", name, lines)
+				t.Errorf("%s: no services and command at the end of %q", name, lines)
 			}
 			for _, id := range append([]string{"rkst", "rk00", "rk01"}, sysvIDs...) {
 				if name == "sysvinit" && ids[id] != 1 {

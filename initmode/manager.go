@@ -14,8 +14,8 @@ import (
 
 // What every init that manages services needs as pid 1.
 
-// manage gives the plan the init's process. Unless the CMD is that init
-// itself, the CMD becomes a service of it and args start the init.
+// manage gives the plan the init's process. Unless the command is that init
+// itself, the command becomes a service of it and args start the init.
 func (p *Plan) manage(req *Request, own bool, env, args []string) error {
 	process := *req.Spec.Process
 	process.Env = env
@@ -40,7 +40,7 @@ func (p *Plan) manage(req *Request, own bool, env, args []string) error {
 	return nil
 }
 
-// keepsPrivileges reports whether no_new_privs of the CMD holds for pid 1 and all
+// keepsPrivileges reports whether no_new_privs of the command holds for pid 1 and all
 // services, too: a pod's author who has to set allowPrivilegeEscalation to false
 // gets around it by no init, unless the node's administrator has allowed one more
 // than that.
@@ -49,7 +49,7 @@ func keepsPrivileges(req *Request) bool {
 }
 
 // managerCapabilities are pid 1's: all that the container may have, since
-// its services get theirs from it. What the CMD has less is the launcher's
+// its services get theirs from it. What the command has less is the launcher's
 // business.
 func managerCapabilities(c *specs.LinuxCapabilities) *specs.LinuxCapabilities {
 	if c == nil {
@@ -63,8 +63,8 @@ func managerCapabilities(c *specs.LinuxCapabilities) *specs.LinuxCapabilities {
 	}
 }
 
-// managerLimits are pid 1's: the CMD's would hurt it (RLIMIT_CPU kills), but
-// where the CMD is to have a higher hard limit than the runtime's own, pid 1
+// managerLimits are pid 1's: the command's would hurt it (RLIMIT_CPU kills), but
+// where the command is to have a higher hard limit than the runtime's own, pid 1
 // must have it too, as it may lack the capability to raise it later.
 func managerLimits(want []specs.POSIXRlimit, have []launch.Rlimit) []specs.POSIXRlimit {
 	var out []specs.POSIXRlimit
@@ -80,7 +80,7 @@ func managerLimits(want []specs.POSIXRlimit, have []launch.Rlimit) []specs.POSIX
 
 // managerEnv is the container's environment without what would change the
 // init itself: the variables named, those with the prefix, and the dynamic
-// linker's unless the CMD is that init. The init's services can have
+// linker's unless the command is that init. The init's services can have
 // variables of the container from it.
 func managerEnv(req *Request, own bool, prefix string, names ...string) []string {
 	return slices.DeleteFunc(config.WithoutPouch(req.Spec.Process.Env), func(kv string) bool {

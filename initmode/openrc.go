@@ -62,12 +62,12 @@ func (o openrcInit) plan(req *Request, p *Plan) error {
 	return p.addOpenRC(req, "rich-halt", "shutdown")
 }
 
-// service makes the CMD a service of the runlevel.
+// service makes the command a service of the runlevel.
 func (openrcInit) service(req *Request, p *Plan, at string, scripts []string) error {
 	launcher := path.Join(at, "launch")
 	var start []string
 	// Not by the runlevel, in which everything would wait for a script that
-	// hangs. OpenRC itself stops them, after the CMD.
+	// hangs. OpenRC itself stops them, after the command.
 	if services := p.servicesCommand(at, scripts); services != "" {
 		start = []string{"	" + services + " start >/dev/console 2>&1"}
 	}

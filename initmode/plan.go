@@ -51,7 +51,7 @@ type Request struct {
 	HostNetwork bool
 	// Limits are the resource limits a process gets that sets none.
 	Limits []launch.Rlimit
-	// Components run beside the CMD. The host has the directory of each by
+	// Components run beside the command. The host has the directory of each by
 	// its name in ComponentsDir.
 	Components    []*components.Definition
 	ComponentsDir string
@@ -65,11 +65,11 @@ type File struct {
 	Mode fs.FileMode
 	Data []byte
 	Link string // target, if the file is a symbolic link
-	// Private gives the file to the CMD's user, for whom alone it is.
+	// Private gives the file to the command's user, for whom alone it is.
 	Private bool
 }
 
-// CommandService is the name of the service that runs the CMD, where services
+// CommandService is the name of the service that runs the command, where services
 // have names.
 const CommandService = "rich-app"
 
@@ -77,17 +77,17 @@ const CommandService = "rich-app"
 type Plan struct {
 	// Init names the mode in effect.
 	Init string
-	// Shape is what the CMD is to pid 1.
+	// Shape is what the command is to pid 1.
 	Shape Shape
 	// Process replaces process of the spec if it is not nil.
 	Process *specs.Process
-	// Service starts the CMD as a service of the init; nil if the CMD is
+	// Service starts the command as a service of the init; nil if the command is
 	// pid 1 or a child that inherits its streams.
 	Service *launch.Record
-	// Child starts the CMD as a child of dumb-init with the streams that
+	// Child starts the command as a child of dumb-init with the streams that
 	// it inherits, beside components; nil if it is not started like that.
 	Child *launch.Record
-	// Components run beside the CMD.
+	// Components run beside the command.
 	Components []Component
 	// Halt asks the init for an orderly shutdown; 0 if it is only ended by
 	// the end of its child.
@@ -137,7 +137,7 @@ type Mount struct {
 
 // initMode is one init.
 type initMode interface {
-	// plan fills in the plan for a container whose CMD becomes a service.
+	// plan fills in the plan for a container whose command becomes a service.
 	plan(*Request, *Plan) error
 }
 

@@ -41,7 +41,7 @@ func RlimitResource(name string) (int, error) {
 	return n, nil
 }
 
-// record describes how to start the CMD exactly as runc would have.
+// record describes how to start the command exactly as runc would have.
 func record(req *Request) (*launch.Record, error) {
 	p := req.Spec.Process
 	r := &launch.Record{
@@ -94,7 +94,7 @@ func record(req *Request) (*launch.Record, error) {
 		r.Rlimits = append(r.Rlimits, launch.Rlimit{Resource: resource, Soft: l.Soft, Hard: l.Hard})
 	}
 	// An init has limits of its own: what the spec leaves alone must be
-	// what the CMD would have inherited from the runtime.
+	// what the command would have inherited from the runtime.
 	for _, l := range req.Limits {
 		if !limited[l.Resource] {
 			r.Rlimits = append(r.Rlimits, l)

@@ -147,7 +147,7 @@ func (r runit) lastStage(req *Request, p *Plan, command string) error {
 		"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}
 	if !r.own {
-		// The CMD may take its time; the image's own stage gives 7 s.
+		// The command may take its time; the image's own stage gives 7 s.
 		lines = append(lines, "sv -w 90 force-stop "+path.Join(r.services, CommandService))
 	}
 	if command != "" {
@@ -170,7 +170,7 @@ func (r runit) lastStage(req *Request, p *Plan, command string) error {
 	return p.cover(req, "runit/3", "/etc/runit/3")
 }
 
-// app is the service that runs the CMD, after command if that is not empty.
+// app is the service that runs the command, after command if that is not empty.
 func (r runit) app(req *Request, p *Plan, command string) error {
 	lines := []string{"#!/bin/sh"}
 	if command != "" {

@@ -14,7 +14,7 @@ import (
 	"containerd-shim-rich/config"
 )
 
-// servicesWait is how long, in seconds, the CMD waits for the services that
+// servicesWait is how long, in seconds, the command waits for the services that
 // were asked for. Later they go on starting beside it.
 const servicesWait = "60"
 
@@ -153,7 +153,7 @@ func (p *Plan) servicesCommand(at string, scripts []string, starts ...string) st
 		"export PATH",
 		"case $1 in",
 		"start)",
-		// Once: the CMD's service may be started again, also on the way
+		// Once: the command's service may be started again, also on the way
 		// to the end. What our directory lies in is always a tmpfs.
 		"[ ! -e " + at + "-services ] || exit 0",
 		": >" + at + "-services",

@@ -2,20 +2,20 @@ package initmode
 
 import "containerd-shim-rich/config"
 
-// Shape is what the CMD of a container is to its pid 1.
+// Shape is what the command of a container is to its pid 1.
 type Shape int
 
 // The shapes.
 const (
-	// Untouched is a container as it is without this runtime: pid 1 is the CMD.
+	// Untouched is a container as it is without this runtime: pid 1 is the command.
 	Untouched Shape = iota
 	// ChildOfReaper: pid 1 is dumb-init, which passes signals on to its child,
-	// the CMD, and ends with it.
+	// the command, and ends with it.
 	ChildOfReaper
-	// ServiceOfInit: a launcher, which pid 1 starts as a service, runs the CMD,
+	// ServiceOfInit: a launcher, which pid 1 starts as a service, runs the command,
 	// which has the task's streams and exit status.
 	ServiceOfInit
-	// InitItself: the CMD is an init, and so pid 1.
+	// InitItself: the command is an init, and so pid 1.
 	InitItself
 )
 

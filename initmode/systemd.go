@@ -29,7 +29,7 @@ const NotifySocket = "notify.sock"
 // systemd makes the image's systemd pid 1 (systemd.io/CONTAINER_INTERFACE).
 type systemd struct {
 	found found
-	// own says that the CMD itself is systemd: nothing is relocated.
+	// own says that the command itself is systemd: nothing is relocated.
 	own bool
 }
 
@@ -218,7 +218,7 @@ func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string)
 		"[Unit]",
 		"Description=Command of the container",
 		// The default Requires=sysinit.target would let a broken service
-		// of the image keep the CMD from starting.
+		// of the image keep the command from starting.
 		"DefaultDependencies=no",
 		"Wants=" + before,
 		"After=" + before,
@@ -229,11 +229,11 @@ func (s systemd) units(req *Request, p *Plan, at string, wanted, masks []string)
 		"",
 		"[Service]",
 		"ExecStart=" + launcher + " app",
-		// Only the launcher is asked to stop: it passes the CMD's own stop
+		// Only the launcher is asked to stop: it passes the command's own stop
 		// signal on.
 		"KillMode=mixed",
 		"IgnoreSIGPIPE=no",
-		// The limits of the container are the limits of the CMD.
+		// The limits of the container are the limits of the command.
 		"TasksMax=infinity",
 		"OOMPolicy=continue",
 	}
@@ -317,7 +317,7 @@ var limitNames = map[int]string{
 	unix.RLIMIT_STACK:      "LimitSTACK",
 }
 
-// limitLines give the launcher what pid 1 has: enough to set the CMD's
+// limitLines give the launcher what pid 1 has: enough to set the command's
 // limits, and not so little that it is bound by them itself.
 func limitLines(limits, have []launch.Rlimit) []string {
 	var lines []string

@@ -42,7 +42,7 @@ func (s sysvinit) plan(req *Request, p *Plan) error {
 	}
 	services := p.servicesCommand(at, scripts)
 	components := p.componentLines(path.Join(at, "launch"), "rkst:016:wait:", func(i int) string {
-		// In all levels but 1, like the CMD's line.
+		// In all levels but 1, like the command's line.
 		return fmt.Sprintf("rk%02d:023456:once:", i)
 	})
 	p.Files = append(p.Files, text("inittab", sysvInittab(entries, level, path.Join(at, "launch"), services, components, s.own)...))
@@ -75,7 +75,7 @@ func sysvLevel(entries []inittabEntry) string {
 
 // sysvInittab is the image's inittab without what serves terminals and what
 // reacts to the keyboard or the power supply, with our own lines. With own
-// the CMD is the init itself. services is the command that starts and stops
+// the command is the init itself. services is the command that starts and stops
 // services, if there are any, and components are the lines that run those.
 func sysvInittab(entries []inittabEntry, level, launcher, services string, components componentLines, own bool) []string {
 	var kept []string
@@ -114,7 +114,7 @@ func sysvInittab(entries []inittabEntry, level, launcher, services string, compo
 	// Without CAP_SYS_BOOT it stays for ever when all is done.
 	lines = append(lines, "ric4:06:wait:"+launcher+" event halted")
 	if !own {
-		// Levels 0 and 6 are here only so that the CMD is not ended when
+		// Levels 0 and 6 are here only so that the command is not ended when
 		// they begin, with 3 s between TERM and KILL.
 		lines = append(lines, "rich:023456:once:"+launcher+" app")
 	}

@@ -253,7 +253,7 @@ func (r *Rootfs) unitNames(file string) []string {
 
 const servicesTarget = "rich-services.target"
 
-// serviceUnits start the services that were asked for. The CMD is ordered
+// serviceUnits start the services that were asked for. The command is ordered
 // after their target, which does not wait for ever, and does not fail with
 // them.
 func serviceUnits(wanted []string) []File {

@@ -40,7 +40,7 @@ func (fixedIO) Cancel()              {}
 func (fixedIO) Wait()                {}
 func (fixedIO) Close() error         { return nil }
 
-// TestHostileLogFile: the file that takes the output is the host's. A CMD may write to it, and do nothing else.
+// TestHostileLogFile: the file that takes the output is the host's. A command may write to it, and do nothing else.
 func TestHostileLogFile(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
@@ -477,7 +477,7 @@ func TestCheckpoint(t *testing.T) {
 	run.running()
 }
 
-// A CMD reads what was written before CloseIO, and then the end; an exec does as well.
+// A command reads what was written before CloseIO, and then the end; an exec does as well.
 func TestExecStdin(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {

@@ -351,7 +351,7 @@ func folderSize(dir string) int64 {
 	return size
 }
 
-// withoutReader has the CMD write where nobody reads.
+// withoutReader has the command write where nobody reads.
 func withoutReader(u *unread) taskOption {
 	return func(s *taskSettings) { s.streams = u.create }
 }

@@ -19,9 +19,9 @@ import (
 type attackInit struct {
 	name, image string
 	opts        []taskOption
-	// manages says that the init runs the CMD as a service, and so has a launcher that is root's.
+	// manages says that the init runs the command as a service, and so has a launcher that is root's.
 	manages bool
-	// launcher says that there is one that is the CMD's own user.
+	// launcher says that there is one that is the command's own user.
 	launcher bool
 }
 
@@ -156,7 +156,7 @@ type hostileAttack struct {
 	name string
 	by   func(i attackInit, u attackUser) chance
 	opts []taskOption
-	// unread says that nobody reads the CMD's output.
+	// unread says that nobody reads the command's output.
 	unread bool
 	// outside is done to the task while the attack lasts.
 	outside func(c *attackCell)

@@ -21,7 +21,7 @@ import (
 
 // The field cases about what an init brings along.
 
-// The CMD has its time though a service beside it does not stop, and SIGKILL ends all at once.
+// The command has its time though a service beside it does not stop, and SIGKILL ends all at once.
 func TestB12StuckService(t *testing.T) {
 	compare := snapshotHost(t)
 	dir := t.TempDir()
@@ -31,7 +31,7 @@ func TestB12StuckService(t *testing.T) {
 	run.WaitOutput("ready", runLimit)
 	run.booted()
 	run.Kill(syscall.SIGTERM)
-	eventually(t, runLimit, "the CMD's last words", func() error {
+	eventually(t, runLimit, "the command's last words", func() error {
 		got, err := os.ReadFile(filepath.Join(dir, "bye"))
 		if err == nil && string(got) != "bye\n" {
 			err = fmt.Errorf("they are %q", got)
@@ -103,7 +103,7 @@ func TestB16Run(t *testing.T) {
 	}
 }
 
-// Nothing that never comes in a container holds the CMD up: systemd would wait 90 s, longer than the test.
+// Nothing that never comes in a container holds the command up: systemd would wait 90 s, longer than the test.
 func TestB19Boot(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -169,7 +169,7 @@ func TestB20Sandbox(t *testing.T) {
 				run.WaitOutput("ready", runLimit)
 				run.booted()
 				if got := run.Exec("systemctl", "is-active", "boxed", "rich-app"); got.Stdout != "active\nactive\n" {
-					t.Errorf("the service and the CMD are %+v\n%s", got, run.Exec("systemctl", "status", "--no-pager", "boxed").Stdout)
+					t.Errorf("the service and the command are %+v\n%s", got, run.Exec("systemctl", "status", "--no-pager", "boxed").Stdout)
 				}
 				if got := run.Exec("cat", "/run/boxed/usr"); got.Stdout != c.usr {
 					t.Errorf("/usr is %+v for it, want %q", got, c.usr)

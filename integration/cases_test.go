@@ -36,7 +36,7 @@ import (
 // runLimit bounds the life of one container, boot and shutdown included.
 var runLimit = patience(60 * time.Second)
 
-// variant is one way to run a CMD that must make no difference to it.
+// variant is one way to run a command that must make no difference to it.
 type variant struct {
 	name, image, init string
 }
@@ -132,7 +132,7 @@ func unplaced(r probeReport) probeReport {
 }
 
 // withoutCancel clears signal 32 in a mask of signals. glibc keeps it for itself and lets nobody change it;
-// its posix_spawn, with which make starts us, leaves it ignored, and without an init the CMD inherits that.
+// its posix_spawn, with which make starts us, leaves it ignored, and without an init the command inherits that.
 func withoutCancel(mask string) string {
 	signals, err := strconv.ParseUint(mask, 16, 64)
 	if err != nil {

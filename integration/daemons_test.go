@@ -63,7 +63,7 @@ func TestServicesCronEverywhere(t *testing.T) {
 	}
 }
 
-// The first thing that the CMD does is to log a line.
+// The first thing that the command does is to log a line.
 func TestServicesSyslog(t *testing.T) {
 	t.Parallel()
 	for _, user := range []uint32{0, 1234} {

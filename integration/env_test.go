@@ -9,7 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// peopleEnv is what a container has and only the CMD would see without our help.
+// peopleEnv is what a container has and only the command would see without our help.
 var peopleEnv = []string{
 	"JAVA_HOME=/opt/jdk",
 	"PATH=/opt/jdk/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// serviceInits are the inits of the matrix that the field cases' own tests leave out. The way from an init to the CMD is
+// serviceInits are the inits of the matrix that the field cases' own tests leave out. The way from an init to the command is
 // the launcher's and the same for all, so each gets the cases' hard values in few containers.
 func serviceInits() []variant {
 	var variants []variant

@@ -110,7 +110,7 @@ func TestExecTerminal(t *testing.T) {
 	})
 }
 
-// A container that is created has all that an exec needs; the CMD does not run yet.
+// A container that is created has all that an exec needs; the command does not run yet.
 func TestExecInCreated(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
@@ -162,7 +162,7 @@ func (r *task) killAll(signal syscall.Signal) error {
 	return errgrpc.ToNative(err)
 }
 
-// A signal to all reaches the CMD, whatever it is. After the task's end there is nobody left, which is what was wanted.
+// A signal to all reaches the command, whatever it is. After the task's end there is nobody left, which is what was wanted.
 func TestKillAll(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
@@ -279,7 +279,7 @@ func TestNoNewKeyring(t *testing.T) {
 			visible := withSpec(oci.WithMaskedPaths(nil))
 			run := startTask(t, imageBookworm, withInit("none"), visible, withRuntimeOptions(c.opts), withArgs("sh", "-c", "cat /proc/keys; "+ready+idle))
 			run.WaitOutput("ready\n", runLimit)
-			for what, keys := range map[string]string{"the CMD": run.Stdout.String(), "an exec": run.Exec("cat", "/proc/keys").Stdout} {
+			for what, keys := range map[string]string{"the command": run.Stdout.String(), "an exec": run.Exec("cat", "/proc/keys").Stdout} {
 				if own := strings.Contains(keys, "_ses."+run.ID); own != c.own {
 					t.Errorf("%s has a keyring of the container: %v, want %v\n%s", what, own, c.own, keys)
 				}

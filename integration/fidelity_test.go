@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The field cases about the CMD itself: whatever runs as pid 1, it must get what runc would have given it.
+// The field cases about the command itself: whatever runs as pid 1, it must get what runc would have given it.
 
 var (
 	everyInit = []variant{dumbInit, systemdBookworm, systemdSid}
@@ -380,7 +380,7 @@ func TestB6User(t *testing.T) {
 			t.Errorf("got %+v", unplaced(r))
 		}
 	})
-	// Other than the CMD the init is root, and it runs.
+	// Other than the command the init is root, and it runs.
 	t.Run("init", func(t *testing.T) {
 		t.Parallel()
 		run := startTask(t, imageBookworm, withInit("systemd"), withProbe("sleep"), withUser(1234, 5678))

@@ -51,7 +51,7 @@ func TestB28Ends(t *testing.T) {
 		name     string
 		variants []variant
 		cmd      string
-		end      func(run *task) // once the CMD has printed "ready"
+		end      func(run *task) // once the command has printed "ready"
 		code     int
 		want     string
 		opts     []taskOption
@@ -110,7 +110,7 @@ func (n notes) waitNote(name string) {
 	})
 }
 
-// A stop while prestart hooks run ends them; the CMD is not started.
+// A stop while prestart hooks run ends them; the command is not started.
 func TestHookStopInPrestart(t *testing.T) {
 	t.Parallel()
 	for signal, reason := range map[syscall.Signal]string{syscall.SIGTERM: "SIGTERM stop", syscall.SIGKILL: "SIGKILL kill"} {
@@ -201,7 +201,7 @@ func (r *task) forget() {
 // A shim that is killed leaves the hooks to whoever cleans up after it. Not parallel: containerd gives that 5 s.
 func TestB28ShimKilled(t *testing.T) {
 	variants := []variant{systemdBookworm, dumbInit}
-	t.Run("while the CMD runs", func(t *testing.T) {
+	t.Run("while the command runs", func(t *testing.T) {
 		t.Parallel()
 		forEach(t, variants, func(t *testing.T, v variant) {
 			n := newNotes(t)
@@ -355,13 +355,13 @@ func TestHookStopped(t *testing.T) {
 		run.outcome(log, 5)
 		within(t, began)
 	})
-	// The CMD itself does it, and the hooks run when it is gone.
+	// The command itself does it, and the hooks run when it is gone.
 	for signal, code := range map[syscall.Signal]int{syscall.SIGTERM: 5, syscall.SIGKILL: 137} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
 			forEach(t, []variant{systemdBookworm, dumbInit, plain}, func(t *testing.T, v variant) {
 				if v == systemdBookworm && signal == syscall.SIGTERM {
-					t.Skip("the launcher is stopped as well and cannot tell the CMD")
+					t.Skip("the launcher is stopped as well and cannot tell the command")
 				}
 				n := newNotes(t)
 				run, log := watch(t, v.image, v.with(n.mount(), withRich("halt-timeout", "5s"), withHookOption(t, "poststop", slow(noteEnd("first")), slow(noteEnd("second"))),

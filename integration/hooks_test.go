@@ -73,7 +73,7 @@ func (n notes) want(name, want string) {
 	}
 }
 
-// A prestart hook is done before the CMD runs, and a poststop hook knows how that ended.
+// A prestart hook is done before the command runs, and a poststop hook knows how that ended.
 func TestHooks(t *testing.T) {
 	t.Parallel()
 	forEach(t, hookInits, func(t *testing.T, v variant) {
@@ -133,7 +133,7 @@ func TestHookProcess(t *testing.T) {
 				}
 				for _, ns := range same {
 					if string(got.Namespaces[ns]) != string(cmd.Namespaces[ns]) {
-						t.Errorf("%s %s: %s namespace %s, the CMD's is %s", option, name, ns, got.Namespaces[ns], cmd.Namespaces[ns])
+						t.Errorf("%s %s: %s namespace %s, the command's is %s", option, name, ns, got.Namespaces[ns], cmd.Namespaces[ns])
 					}
 				}
 			}
@@ -164,7 +164,7 @@ func TestHookUserNamespace(t *testing.T) {
 	})
 }
 
-// A prestart hook sets up what the CMD needs of the network.
+// A prestart hook sets up what the command needs of the network.
 func TestHookRoute(t *testing.T) {
 	t.Parallel()
 	forEach(t, []variant{systemdBookworm, dumbInit, {"none", imageBusybox, "none"}}, func(t *testing.T, v variant) {
@@ -188,7 +188,7 @@ func service(t *testing.T, handler http.HandlerFunc) (port string) {
 
 func withHostNetwork() taskOption { return withSpec(oci.WithHostNamespace(specs.NetworkNamespace)) }
 
-// A prestart hook fetches a certificate before the CMD reads it.
+// A prestart hook fetches a certificate before the command reads it.
 func TestHookCertificate(t *testing.T) {
 	t.Parallel()
 	port := service(t, func(w http.ResponseWriter, r *http.Request) {
@@ -272,7 +272,7 @@ var badHooks = []struct {
 	{"links out", hook{Path: "/opt/hook"}, []string{"/opt/hook", "no such file in the container"}, []taskOption{withLink("/opt/hook", "../../../../../../../"+buildPath("bin/dumb-init"))}},
 }
 
-// A prestart hook that fails keeps the CMD from being started, and says why.
+// A prestart hook that fails keeps the command from being started, and says why.
 func TestB26BadHooks(t *testing.T) {
 	t.Parallel()
 	for _, c := range badHooks {
@@ -323,7 +323,7 @@ func TestB26BadHooks(t *testing.T) {
 				run.Delete()
 				n.want("later", "")
 				if _, err := os.Stat(n.dir + "/cmd"); err == nil {
-					t.Error("the CMD was started")
+					t.Error("the command was started")
 				}
 				n.want("log", "125 prestart-failed 0.000\n")
 			})

@@ -169,7 +169,7 @@ func TestHostileSocket(t *testing.T) {
 		return nil
 	})
 
-	// With every connection taken and silent the CMD is still there, and stops as ever.
+	// With every connection taken and silent the command is still there, and stops as ever.
 	var held []*net.UnixConn
 	for range 64 {
 		if c, err := run.dialShim(); err == nil {
@@ -193,7 +193,7 @@ func TestHostileSocket(t *testing.T) {
 	}
 }
 
-// A lie about the end of the CMD, told by another connection, is no news.
+// A lie about the end of the command, told by another connection, is no news.
 func TestHostileSecondApp(t *testing.T) {
 	t.Parallel()
 	run, log := watch(t, imageBookworm, withInit("systemd"), withArgs("sh", "-c", "trap 'exit 5' TERM; "+ready+idle))

@@ -50,15 +50,15 @@ const noPower = "—: it starts no services and has no such command"
 
 // The rows of the matrix.
 const (
-	cellExit0     = "CMD exits 0"
-	cellExit42    = "CMD exits 42"
-	cellSignal    = "CMD dies of SEGV"
+	cellExit0     = "command exits 0"
+	cellExit42    = "command exits 42"
+	cellSignal    = "command dies of SEGV"
 	cellStreams   = "stdout and stderr apart, stdin with its end"
 	cellTerminal  = "terminal"
-	cellUser      = "CMD not root"
-	cellUserns    = "CMD not root in a user namespace"
+	cellUser      = "command not root"
+	cellUserns    = "command not root in a user namespace"
 	cellReadOnly  = "read-only rootfs"
-	cellSignals   = "HUP, INT, USR1, USR2, WINCH reach the CMD"
+	cellSignals   = "HUP, INT, USR1, USR2, WINCH reach the command"
 	cell37        = "37 (SIGRTMIN+3)"
 	cellTerm      = "stop by TERM, without CAP_SYS_BOOT"
 	cellTermBoot  = "stop by TERM, with CAP_SYS_BOOT"
@@ -70,9 +70,9 @@ const (
 	cellTraces    = "nothing of ours left in the rootfs"
 	cellGetty     = "no getty"
 	cellIdle      = "CPU time of pid 1 in 3 s idle"
-	cellCMD       = "CMD is the init itself (auto), TERM, with CAP_SYS_BOOT"
-	cellCMDPower  = "CMD is the init itself (auto), poweroff inside, without CAP_SYS_BOOT"
-	cellCMDReboot = "CMD is the init itself (auto), reboot inside, without CAP_SYS_BOOT"
+	cellCMD       = "command is the init itself (auto), TERM, with CAP_SYS_BOOT"
+	cellCMDPower  = "command is the init itself (auto), poweroff inside, without CAP_SYS_BOOT"
+	cellCMDReboot = "command is the init itself (auto), reboot inside, without CAP_SYS_BOOT"
 )
 
 var matrixRows = []string{
@@ -180,7 +180,7 @@ func TestInitMatrix(t *testing.T) {
 	}
 }
 
-// slowStop is a CMD that needs longer for its end than busybox init (1 s) and sysvinit (3 s) give by themselves.
+// slowStop is a command that needs longer for its end than busybox init (1 s) and sysvinit (3 s) give by themselves.
 const slowStop = "trap 'sleep 4; echo bye; exit 5' TERM; " + ready + idle
 
 func (v matrixInit) test(t *testing.T, m *matrix) {
@@ -268,7 +268,7 @@ func (v matrixInit) test(t *testing.T, m *matrix) {
 			code := run.Wait(initLimit)
 			drained(run.Task.IO())
 			if out := run.Stdout.String(); code != c.want || out != "ready\nbye\n" {
-				run.fatal("exit status %d, want %d; the CMD was not stopped in order", code, c.want)
+				run.fatal("exit status %d, want %d; the command was not stopped in order", code, c.want)
 			}
 			m.set(v.name, c.row, "%d", code)
 			if c.row == cellReboot {
@@ -388,14 +388,14 @@ func (v matrixInit) testSignals(t *testing.T, m *matrix, with func(...taskOption
 		m.set(v.name, cell37, "asks to stop")
 	} else {
 		send(37, "RTMIN+3")
-		m.set(v.name, cell37, "reaches the CMD")
+		m.set(v.name, cell37, "reaches the command")
 		run.Kill(syscall.SIGTERM)
 	}
 	if code := run.Wait(initLimit); code != 5 {
 		run.fatal("exit status %d, want 5", code)
 	}
 	if got, want := got(), append(want, "TERM"); !slices.Equal(got, want) {
-		t.Errorf("the CMD got %v, want %v", got, want)
+		t.Errorf("the command got %v, want %v", got, want)
 	}
 	if !v.halt37 {
 		m.set(v.name, cellTerm, "5")
@@ -420,11 +420,11 @@ func (v matrixInit) testSignals(t *testing.T, m *matrix, with func(...taskOption
 func (v matrixInit) testCMD(t *testing.T, m *matrix, cell func(string, []string, func(*testing.T))) {
 	if v.poweroff == nil {
 		for _, row := range []string{cellCMD, cellCMDPower, cellCMDReboot} {
-			m.set(v.name, row, "the CMD stays pid 1: nothing to add")
+			m.set(v.name, row, "the command stays pid 1: nothing to add")
 		}
 		return
 	}
-	cell("is CMD", []string{cellCMD}, func(t *testing.T) {
+	cell("is command", []string{cellCMD}, func(t *testing.T) {
 		// The halt may be asked for at any moment of the boot.
 		run := startTask(t, v.image, withBoot(), withRich("halt-timeout", "2m"), withArgs("/sbin/init"))
 		v.isPid1(run)
@@ -440,8 +440,8 @@ func (v matrixInit) testCMD(t *testing.T, m *matrix, cell func(string, []string,
 		command   []string
 		want      int
 	}{
-		{"is CMD and off", cellCMDPower, v.poweroff, 0},
-		{"is CMD and again", cellCMDReboot, v.reboot, 133},
+		{"is command and off", cellCMDPower, v.poweroff, 0},
+		{"is command and again", cellCMDReboot, v.reboot, 133},
 	} {
 		shown := strconv.Itoa(c.want)
 		if v.program == "busybox" && c.row == cellCMDReboot {

@@ -102,7 +102,7 @@ func stopOnSignal() {
 }
 
 // withDefaultSignals lets what this process starts have the default for the signals that it was started to ignore, as under
-// nohup: containerd, the shims and the containers would inherit that, and tests tell what a CMD ignores. A signal that is
+// nohup: containerd, the shims and the containers would inherit that, and tests tell what a command ignores. A signal that is
 // caught is the default's after an exec, other than one that is ignored.
 func withDefaultSignals() {
 	// Go's runtime catches all the others.

@@ -126,7 +126,7 @@ func TestB13Cgroup(t *testing.T) {
 					t.Errorf("%s is limited to %s, want %s", got.what, got.value, got.want)
 				}
 			}
-			// The CMD, pid 1 and all between count.
+			// The command, pid 1 and all between count.
 			ctx, cancel := private.within(callLimit)
 			defer cancel()
 			pids, err := run.Task.Pids(ctx)
@@ -236,7 +236,7 @@ func TestB15Run(t *testing.T) {
 	bindToken := func(t *testing.T) taskOption {
 		return withBind(token(t), "/var/run"+serviceAccount, "rbind", "rprivate", "ro")
 	}
-	// The token is there for the CMD and for an exec, under both names, and /run is one tmpfs.
+	// The token is there for the command and for an exec, under both names, and /run is one tmpfs.
 	for _, c := range []struct {
 		name     string
 		variants []variant
@@ -264,7 +264,7 @@ func TestB15Run(t *testing.T) {
 				run.WaitOutput("done\n", runLimit)
 				got, mountinfo, _ := strings.Cut(strings.TrimSuffix(run.Stdout.String(), "done\n"), "\n")
 				if got != "s3cret" {
-					t.Errorf("the CMD read %q", got)
+					t.Errorf("the command read %q", got)
 				}
 				if got := run.readInside("/var/run" + serviceAccount + "/token"); got != "s3cret" {
 					t.Errorf("an exec read %q", got)
@@ -303,7 +303,7 @@ func TestB15Run(t *testing.T) {
 			run.WaitOutput("done\n", runLimit)
 			got, mountinfo, _ := strings.Cut(strings.TrimSuffix(run.Stdout.String(), "done\n"), "\n")
 			if got != "kept" {
-				t.Errorf("the CMD read %q", got)
+				t.Errorf("the command read %q", got)
 			}
 			if at := mountedAt(mountsOf(t, mountinfo), "/run"); len(at) != 1 || at[0].kind == "tmpfs" {
 				t.Errorf("at /run is %+v", at)

@@ -14,7 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// appState is what the container and the host can see of the CMD.
+// appState is what the container and the host can see of the command.
 type appState struct {
 	Running   bool       `json:"running"`
 	Starts    int        `json:"starts"`
@@ -23,7 +23,7 @@ type appState struct {
 	RestartAt *time.Time `json:"restartAt"`
 }
 
-// app reads the state of the CMD on the host.
+// app reads the state of the command on the host.
 func (r *task) app() (state appState, err error) {
 	data, err := os.ReadFile(filepath.Join(r.runDir(), "app.json"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -35,7 +35,7 @@ func (r *task) app() (state appState, err error) {
 	return state, json.Unmarshal(data, &state)
 }
 
-// waitApp waits until the state of the CMD is as wanted.
+// waitApp waits until the state of the command is as wanted.
 func (r *task) waitApp(what string, check func(appState) bool) appState {
 	r.t.Helper()
 	var state appState
@@ -231,7 +231,7 @@ func TestOnExitKeep(t *testing.T) {
 			run.Kill(syscall.SIGTERM)
 			run.outcome(log, 5)
 			if got := signals(); len(got) != 1 || got[0] != "TERM" {
-				t.Errorf("the CMD got %v", got)
+				t.Errorf("the command got %v", got)
 			}
 		})
 	})
@@ -248,7 +248,7 @@ func TestOnExitKeep(t *testing.T) {
 			if got := run.Stdout.String(); got != "ready\nquit\n" {
 				t.Errorf("stdout %q", got)
 			}
-			// After its end there is no CMD to get it.
+			// After its end there is no command to get it.
 			run, log = watch(t, v.image, v.with(inPod, withRich("on-exit", "keep"), withArgs("sh", "-c", "exit 6"))...)
 			run.waitApp("the end", ended(6))
 			run.Kill(syscall.SIGWINCH)
@@ -278,7 +278,7 @@ func TestOnExitKeep(t *testing.T) {
 	})
 }
 
-// With a CMD that is pid 1 nobody would heed the option.
+// With a command that is pid 1 nobody would heed the option.
 func TestOnExitRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -32,7 +32,7 @@ func TestB24Output(t *testing.T) {
 				}
 			})
 		})
-		// Whoever the CMD is can open its streams again.
+		// Whoever the command is can open its streams again.
 		t.Run("opened again as "+who, func(t *testing.T) {
 			t.Parallel()
 			forEach(t, all, func(t *testing.T, v variant) {
@@ -237,7 +237,7 @@ func TestB34SecondStart(t *testing.T) {
 					run.again(again(n))
 					run.WaitOutput("\n", runLimit)
 					if want, got := fmt.Sprintf("%d:arg%d\n", n, n), run.Stdout.String(); got != want {
-						t.Errorf("the CMD said %q, want %q", got, want)
+						t.Errorf("the command said %q, want %q", got, want)
 					}
 					if state := run.booted(); state != "running" {
 						t.Errorf("systemd is %s\n%s", state, run.Exec("systemctl", "--failed").Stdout)

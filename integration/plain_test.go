@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// The tests here run containers without any init: what holds for them must hold for the CMD under every init.
+// The tests here run containers without any init: what holds for them must hold for the command under every init.
 
 func TestPlainReport(t *testing.T) {
 	args := []string{probePath, "", "a b", "$HOME", "%n", "\\x41", "a\nb", "ü漢"}

@@ -154,7 +154,7 @@ func TestB31ShortLife(t *testing.T) {
 	}
 }
 
-// An exec that is started when the CMD ends either runs to its own end or is refused.
+// An exec that is started when the command ends either runs to its own end or is refused.
 func TestB31ExecAtTheEnd(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
@@ -191,7 +191,7 @@ func (r *task) outcomeOf(log *eventLog, want int) {
 	log.Wait(runtime.TaskDeleteEventTopic, runLimit)
 }
 
-// Whatever process of the CMD's holds its output open goes with the container.
+// Whatever process of the command's holds its output open goes with the container.
 func TestB32HeldOutput(t *testing.T) {
 	t.Parallel()
 	const script = "sleep 1000 & echo out; echo err >&2; exit 3"
@@ -225,7 +225,7 @@ func TestB32HeldOutput(t *testing.T) {
 	}
 }
 
-// Nobody takes the output any more: the CMD can be stopped, and the task deleted.
+// Nobody takes the output any more: the command can be stopped, and the task deleted.
 func TestB32ReaderGone(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
@@ -358,7 +358,7 @@ func TestB33Zombies(t *testing.T) {
 	t.Parallel()
 	forEach(t, lifeVariants, func(t *testing.T, v variant) {
 		const rounds = 60
-		// The CMD itself leaves a grandchild now and then.
+		// The command itself leaves a grandchild now and then.
 		script := ready + "while :; do sh -c 'sleep 0.1 & sleep 0.2 &'; sleep 0.5; done"
 		run := startTask(t, v.image, v.with(withArgs("sh", "-c", script))...)
 		run.WaitOutput("ready\n", runLimit)
@@ -382,7 +382,7 @@ func TestB33Zombies(t *testing.T) {
 		workers.Wait()
 		parents := []int{run.shimPID()}
 		if v != plain {
-			// Without an init pid 1 is the CMD, and reaps what it wants to.
+			// Without an init pid 1 is the command, and reaps what it wants to.
 			parents = append(parents, int(run.Task.Pid()))
 		}
 		eventually(t, runLimit, "the end of the zombies", func() error {

@@ -108,7 +108,7 @@ func (l *eventLog) established() {
 	})
 }
 
-// lifeVariants are one of each way to run a CMD.
+// lifeVariants are one of each way to run a command.
 var lifeVariants = []variant{plain, dumbInit, systemdBookworm}
 
 func TestB29Restart(t *testing.T) {
@@ -118,7 +118,7 @@ func TestB29Restart(t *testing.T) {
 	for _, v := range lifeVariants {
 		runs = append(runs, startTask(t, v.image, v.with(withArgs("sh", "-c", count))...))
 	}
-	// One whose output nobody reads: the CMD is stuck in its write.
+	// One whose output nobody reads: the command is stuck in its write.
 	unread := newUnread(t, false)
 	stuck := newTask(t, imageBusybox, withInit("none"), withArgs("yes"))
 	stuck.replace(unread.create)
@@ -162,7 +162,7 @@ func TestB29Restart(t *testing.T) {
 	}
 	stuck.Kill(syscall.SIGKILL)
 	if code := stuck.Wait(runLimit); code != 137 {
-		t.Errorf("the stuck CMD ended with %d, want 137", code)
+		t.Errorf("the stuck command ended with %d, want 137", code)
 	}
 	stuck.Delete()
 	compare()

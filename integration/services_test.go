@@ -76,7 +76,7 @@ func forEachSide(t *testing.T, check func(t *testing.T, v sideInit)) {
 	}
 }
 
-// A service that was asked for has started before the CMD starts, and is stopped after the CMD has ended. It comes
+// A service that was asked for has started before the command starts, and is stopped after the command has ended. It comes
 // again with the next start of the container.
 func TestServices(t *testing.T) {
 	t.Parallel()
@@ -88,7 +88,7 @@ func TestServices(t *testing.T) {
 		for _, out := range []string{"start\nready\n", "start\nbye\nstop\nstart\nready\n"} {
 			run.WaitOutput("ready", initLimit)
 			if got := run.Stdout.String(); got != out {
-				run.fatal("the CMD wrote %q, want %q", got, out)
+				run.fatal("the command wrote %q, want %q", got, out)
 			}
 			run.Kill(syscall.SIGTERM)
 			if code := run.Wait(initLimit); code != 5 {
@@ -108,7 +108,7 @@ func TestServices(t *testing.T) {
 	})
 }
 
-// A service that fails to start, or never ends to, does not keep the CMD from it, and takes nothing down.
+// A service that fails to start, or never ends to, does not keep the command from it, and takes nothing down.
 func TestServicesThatFail(t *testing.T) {
 	t.Parallel()
 	forEachSide(t, func(t *testing.T, v sideInit) {
@@ -255,7 +255,7 @@ func TestMaskNames(t *testing.T) {
 	run.stop()
 }
 
-// The CMD is the init itself.
+// The command is the init itself.
 func TestServicesCMDIsInit(t *testing.T) {
 	t.Parallel()
 	for _, v := range sideInits {

@@ -17,13 +17,13 @@ import (
 
 // The field cases about how a container ends, and about the signals it is sent.
 
-// ready prints a word when the CMD runs.
+// ready prints a word when the command runs.
 const ready = "echo ready; "
 
 // idle keeps a shell waiting in a way that lets its traps run at once.
 const idle = "while :; do sleep 1000 & wait $!; done"
 
-// startIdle starts a CMD that does nothing more, and waits until it runs.
+// startIdle starts a command that does nothing more, and waits until it runs.
 func startIdle(t testing.TB, v variant) *task {
 	t.Helper()
 	run := startTask(t, v.image, v.with(withArgs("sh", "-c", ready+idle))...)
@@ -31,7 +31,7 @@ func startIdle(t testing.TB, v variant) *task {
 	return run
 }
 
-// byOperator is for an exec by an operator, whoever the CMD is.
+// byOperator is for an exec by an operator, whoever the command is.
 func byOperator(p *specs.Process) { p.User = specs.User{} }
 
 // booted waits until systemd has started everything, and returns its state.
@@ -78,7 +78,7 @@ func TestB8Status(t *testing.T) {
 		})
 	}
 
-	// What cannot be executed is named where the CMD's own messages would be.
+	// What cannot be executed is named where the command's own messages would be.
 	for _, c := range []struct {
 		name    string
 		program string
@@ -147,16 +147,16 @@ func TestB8Status(t *testing.T) {
 		})
 	}
 	inside(t, "poweroff", "trap 'exit 5' TERM; ", 5, "systemctl", "poweroff")
-	inside(t, "poweroff ends the CMD", "", 143, "systemctl", "poweroff")
+	inside(t, "poweroff ends the command", "", 143, "systemctl", "poweroff")
 	inside(t, "halt", "trap 'exit 5' TERM; ", 5, "systemctl", "halt")
 	inside(t, "exit", "trap 'exit 5' TERM; ", 5, "systemctl", "exit", "9")
 	inside(t, "shutdown", "trap 'exit 0' TERM; ", 0, "shutdown", "-h", "now")
 	inside(t, "reboot", "trap 'exit 5' TERM; ", 133, "systemctl", "reboot")
 	inside(t, "shutdown to reboot", "", 133, "shutdown", "-r", "now")
 	// The end of the first of them may be the end of the others before they are killed.
-	inside(t, "kill the CMD", "", 137, "sh", "-c", "kill -9 $(cat /sys/fs/cgroup/system.slice/rich-app.service/cgroup.procs) || :")
+	inside(t, "kill the command", "", 137, "sh", "-c", "kill -9 $(cat /sys/fs/cgroup/system.slice/rich-app.service/cgroup.procs) || :")
 	inside(t, "kill the service", "", 137, "systemctl", "kill", "--signal=KILL", "rich-app")
-	inside(t, "SEGV to the CMD", "", 139, "sh", "-c", "kill -SEGV $(systemctl show -P MainPID rich-app | xargs ps -o pid= --ppid)")
+	inside(t, "SEGV to the command", "", 139, "sh", "-c", "kill -SEGV $(systemctl show -P MainPID rich-app | xargs ps -o pid= --ppid)")
 
 	t.Run("restart of the service", func(t *testing.T) {
 		t.Parallel()
@@ -182,7 +182,7 @@ func TestB8Status(t *testing.T) {
 			}
 			started(3)
 			if lines := strings.Split(run.Stdout.String(), "\n"); lines[0]+"\n" != first || lines[0] == lines[1] {
-				t.Errorf("the CMDs were %q", lines)
+				t.Errorf("the commands were %q", lines)
 			}
 			run.running()
 
@@ -204,7 +204,7 @@ func TestB8Status(t *testing.T) {
 			}
 		})
 	})
-	// Also while the launcher or the CMD has only just been started.
+	// Also while the launcher or the command has only just been started.
 	t.Run("restarts without a break", func(t *testing.T) {
 		t.Parallel()
 		run, log := watch(t, imageBookworm, withInit("systemd"), withArgs("sh", "-c", "trap 'exit 5' TERM; echo \"pid $$\"; "+idle))
@@ -214,7 +214,7 @@ func TestB8Status(t *testing.T) {
 			t.Fatalf("restart: %+v", got)
 		}
 		run.running()
-		eventually(t, runLimit, "the last CMD", func() error {
+		eventually(t, runLimit, "the last command", func() error {
 			lines := strings.Fields(run.Stdout.String())
 			if got := run.Exec("ps", "-o", "pid=", "--ppid", strings.TrimSpace(got.Stdout)); len(lines) == 0 || strings.TrimSpace(got.Stdout) != lines[len(lines)-1] {
 				return fmt.Errorf("%+v %q", got, lines)
@@ -276,7 +276,7 @@ func TestB10Stop(t *testing.T) {
 				c.kill(t, run)
 				run.outcome(log, 5)
 				if got := signals(); !slices.Equal(got, []string{"TERM"}) {
-					t.Errorf("the CMD got %v", got)
+					t.Errorf("the command got %v", got)
 				}
 			})
 		})
@@ -307,13 +307,13 @@ func TestB10Stop(t *testing.T) {
 				}
 				run.outcome(log, 5)
 				if got := signals(); !slices.Equal(got, want) {
-					t.Errorf("the CMD got %v, want %v", got, want)
+					t.Errorf("the command got %v, want %v", got, want)
 				}
 			})
 		})
 	}
-	// Signals for the CMD do nothing to the init.
-	t.Run("for the CMD", func(t *testing.T) {
+	// Signals for the command do nothing to the init.
+	t.Run("for the command", func(t *testing.T) {
 		t.Parallel()
 		forEach(t, all, func(t *testing.T, v variant) {
 			run, log, signals := trapTask(t, v)
@@ -346,7 +346,7 @@ func TestB10Stop(t *testing.T) {
 			run.outcome(log, 5)
 		})
 	})
-	// The image's own stop signal is the one that the CMD gets.
+	// The image's own stop signal is the one that the command gets.
 	for name, option := range map[string]taskOption{
 		"stop signal by option": withRich("stop-signal", "SIGUSR1"),
 		"stop signal of image":  withAnnotation("org.opencontainers.image.stopSignal", "SIGUSR1"),
@@ -364,7 +364,7 @@ func TestB10Stop(t *testing.T) {
 			})
 		})
 	}
-	// The image's unit is still busy: the CMD has not run and will not.
+	// The image's unit is still busy: the command has not run and will not.
 	t.Run("during boot", func(t *testing.T) {
 		t.Parallel()
 		forEach(t, []variant{systemdBookworm, systemdSid}, func(t *testing.T, v variant) {
@@ -380,7 +380,7 @@ func TestB10Stop(t *testing.T) {
 			run.Kill(syscall.SIGTERM)
 			run.outcome(log, 143)
 			if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
-				t.Error("the CMD has run")
+				t.Error("the command has run")
 			}
 		})
 	})

@@ -89,7 +89,7 @@ type taskSettings struct {
 
 type taskOption func(*taskSettings)
 
-// withArgs sets the CMD; without it the image's own is used.
+// withArgs sets the command; without it the image's own is used.
 func withArgs(args ...string) taskOption {
 	return func(s *taskSettings) { s.args = args }
 }
@@ -131,7 +131,7 @@ func withBind(source, destination string, options ...string) taskOption {
 	return withSpec(oci.WithMounts([]specs.Mount{{Type: "bind", Source: source, Destination: destination, Options: options}}))
 }
 
-// withProbe makes the probe available as /probe, and runs it as the CMD if arguments are given.
+// withProbe makes the probe available as /probe, and runs it as the command if arguments are given.
 func withProbe(args ...string) taskOption {
 	bind := withBind(buildPath("bin/probe"), probePath)
 	return func(s *taskSettings) {
@@ -142,10 +142,10 @@ func withProbe(args ...string) taskOption {
 	}
 }
 
-// withStdin gives the CMD an open stdin: write to task.Stdin, end it with task.CloseStdin.
+// withStdin gives the command an open stdin: write to task.Stdin, end it with task.CloseStdin.
 func withStdin() taskOption { return func(s *taskSettings) { s.stdin = true } }
 
-// withTerminal gives the CMD a terminal, whose output comes on Stdout.
+// withTerminal gives the command a terminal, whose output comes on Stdout.
 func withTerminal() taskOption { return func(s *taskSettings) { s.terminal = true } }
 
 // withID sets the container's name, for tests that depend on it.
@@ -234,13 +234,13 @@ func tryTask(t testing.TB, image string, opts ...taskOption) (*task, error) {
 	return created, nil
 }
 
-// result is what a finished CMD or exec left.
+// result is what a finished command or exec left.
 type result struct {
 	Stdout, Stderr string
 	Code           int
 }
 
-// runTask creates a container, runs its CMD to the end and deletes all of it.
+// runTask creates a container, runs its command to the end and deletes all of it.
 func runTask(t testing.TB, image string, limit time.Duration, opts ...taskOption) result {
 	t.Helper()
 	r := newTask(t, image, opts...)
@@ -336,7 +336,7 @@ func (r *task) Kill(signal syscall.Signal, opts ...containerd.KillOpts) {
 	}
 }
 
-// CloseStdin lets the CMD see the end of its stdin.
+// CloseStdin lets the command see the end of its stdin.
 func (r *task) CloseStdin() {
 	r.t.Helper()
 	r.stdin.Close()
@@ -432,7 +432,7 @@ func (r *task) killShim() {
 	})
 }
 
-// Exec runs a program in the container with the CMD's environment and user.
+// Exec runs a program in the container with the command's environment and user.
 func (r *task) Exec(args ...string) result {
 	r.t.Helper()
 	return r.ExecAs(func(*specs.Process) {}, args...)

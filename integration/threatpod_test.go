@@ -63,7 +63,7 @@ func TestT9Refused(t *testing.T) {
 	}
 }
 
-// Hooks that may not be root's run as the CMD's user, with its groups and capabilities.
+// Hooks that may not be root's run as the command's user, with its groups and capabilities.
 func TestT9Hooks(t *testing.T) {
 	t.Parallel()
 	const own, none, bind = "1000 1001 1001 2000 ", "0000000000000000 ", "0000000000000400"

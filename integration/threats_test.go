@@ -325,7 +325,7 @@ func TestT7ReusedPID(t *testing.T) {
 	run.outcome(log, 3)
 }
 
-// launchers are the processes on the host that start a container's CMD.
+// launchers are the processes on the host that start a container's command.
 func (r *task) launchers() (pids []int) {
 	r.t.Helper()
 	ctx, cancel := r.daemon.within(callLimit)
@@ -342,7 +342,7 @@ func (r *task) launchers() (pids []int) {
 	return pids
 }
 
-// A launcher that does not read holds up nobody but its CMD.
+// A launcher that does not read holds up nobody but its command.
 func TestT15StoppedLauncher(t *testing.T) {
 	t.Parallel()
 	for _, v := range []variant{systemdBookworm, {"sysvinit", imageSysvinit, "sbin-init"}, {"runit", imageRunit, "sbin-init"}} {

@@ -15,7 +15,7 @@ func (r *task) say(text string) {
 	}
 }
 
-// The CMD owns its terminal as it would on a machine.
+// The command owns its terminal as it would on a machine.
 func TestTerminalJobControl(t *testing.T) {
 	t.Parallel()
 	forEach(t, []variant{dumbInit, systemdBookworm, systemdSid}, func(t *testing.T, v variant) {
@@ -74,7 +74,7 @@ func TestTerminalJobControl(t *testing.T) {
 	})
 }
 
-// A hangup in between would look like the end of the terminal to the CMD.
+// A hangup in between would look like the end of the terminal to the command.
 func TestTerminalNoHangup(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

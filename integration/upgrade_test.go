@@ -37,7 +37,7 @@ func replaceProgram(t *testing.T, name, from string) {
 	}
 }
 
-// upgradeInits are those that run the CMD by a launcher which talks to the shim.
+// upgradeInits are those that run the command by a launcher which talks to the shim.
 var upgradeInits = []struct {
 	variant
 	opts []taskOption

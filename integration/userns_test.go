@@ -26,7 +26,7 @@ func withUserNamespace() taskOption {
 	}
 }
 
-// testUserNamespace runs a CMD that is not root where nobody is root on the host.
+// testUserNamespace runs a command that is not root where nobody is root on the host.
 func (v matrixInit) testUserNamespace(t *testing.T, m *matrix) {
 	const user = 1234
 	dir := t.TempDir()
@@ -45,7 +45,7 @@ func (v matrixInit) testUserNamespace(t *testing.T, m *matrix) {
 		t.Errorf("pid 1 is of user %d on the host", owner)
 	}
 	if owner := owner(t, filepath.Join(dir, "made")); owner != usernsRoot+user {
-		t.Errorf("the CMD is user %d on the host", owner)
+		t.Errorf("the command is user %d on the host", owner)
 	}
 	if v.program == "systemd" {
 		if state := run.booted(); state != "running" {

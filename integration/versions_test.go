@@ -194,7 +194,7 @@ func TestContainerdUpgrade(t *testing.T) {
 	}
 }
 
-// answering is a CMD that tells USR1 from a restart of its own, and ends with 5 when it is stopped.
+// answering is a command that tells USR1 from a restart of its own, and ends with 5 when it is stopped.
 var answering = withArgs("sh", "-c", "trap 'exit 5' TERM; trap 'echo usr1' USR1; "+ready+idle)
 
 // watchOn is watch for a daemon of the test's own. The function it returns fails the test if the shim's socket is still
@@ -227,7 +227,7 @@ func watchOn(t *testing.T, d *daemon, v variant, opts ...taskOption) (run *task,
 	}
 }
 
-// answers looks at a task from all sides: its state, an exec, and a signal that reaches the same CMD as before.
+// answers looks at a task from all sides: its state, an exec, and a signal that reaches the same command as before.
 func (r *task) answers(pid uint32) {
 	r.t.Helper()
 	ctx, cancel := r.daemon.within(callLimit)
@@ -245,14 +245,14 @@ func (r *task) answers(pid uint32) {
 	}
 	before := strings.Count(r.Stdout.String(), "usr1\n")
 	r.Kill(syscall.SIGUSR1)
-	eventually(r.t, runLimit, "the CMD's answer", func() error {
+	eventually(r.t, runLimit, "the command's answer", func() error {
 		if n := strings.Count(r.Stdout.String(), "usr1\n"); n != before+1 {
 			return fmt.Errorf("%d answers, want %d", n, before+1)
 		}
 		return nil
 	})
 	if got := r.Stdout.String(); strings.Count(got, "ready\n") != 1 {
-		r.t.Errorf("the CMD said %q, want one ready", got)
+		r.t.Errorf("the command said %q, want one ready", got)
 	}
 }
 

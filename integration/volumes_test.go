@@ -89,10 +89,10 @@ func TestT11SharedVolume(t *testing.T) {
 				}
 				unharmed()
 			}
-			// The CMD is the init itself: it gets what it would get from runc.
+			// The command is the init itself: it gets what it would get from runc.
 			run, log := watch(t, imageBookworm, append(opts, withInit("auto"), withArgs("/lib/systemd/systemd"))...)
 			if got := run.Exec("sh", "-c", "[ -e /run/rich ] || [ -e /dev/rich ] || echo untouched"); got.Stdout != "untouched\n" {
-				t.Errorf("systemd as the CMD: %+v", got)
+				t.Errorf("systemd as the command: %+v", got)
 			}
 			run.Kill(syscall.SIGKILL)
 			run.outcome(log, 137)

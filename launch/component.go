@@ -5,7 +5,7 @@ import "time"
 // The roles of Hello of those that run the operator's components.
 const (
 	RoleComponent = "component" // runs one; tells its name by Component, expects Run or Refuse
-	RoleChild     = "command"   // runs the CMD below dumb-init; expects Start without descriptors, or Refuse
+	RoleChild     = "command"   // runs the command below dumb-init; expects Start without descriptors, or Refuse
 )
 
 const (

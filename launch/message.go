@@ -27,7 +27,7 @@ const (
 
 // The roles of Hello.
 const (
-	RoleService = "app"   // runs the CMD; expects Start or Refuse
+	RoleService = "app"   // runs the command; expects Start or Refuse
 	RoleEvent   = "event" // tells one Event and closes
 	RoleShim    = "shim"  // the shim itself, in answer to all roles but RoleEvent
 )
@@ -83,10 +83,10 @@ type Event struct {
 	Name string
 }
 
-// Start orders the CMD to be started. With it come stdin, stdout and stderr,
+// Start orders the command to be started. With it come stdin, stdout and stderr,
 // in this order, or no descriptor if Record.Terminal is set. The descriptors
 // are put into blocking mode, as runc's are. With Stay the launcher waits for
-// another Start when the CMD has ended without the init's request, or could
+// another Start when the command has ended without the init's request, or could
 // not be started. Shim to container.
 type Start struct {
 	Record Record
@@ -94,18 +94,18 @@ type Start struct {
 }
 
 // Refuse answers a Hello whose sender may not start anything, for instance
-// because the CMD has ended for good. Shim to container.
+// because the command has ended for good. Shim to container.
 type Refuse struct {
 	Reason string
 }
 
-// Started reports that the CMD has been exec'ed. PID is its id in the
+// Started reports that the command has been exec'ed. PID is its id in the
 // container's pid namespace and always positive. Container to shim.
 type Started struct {
 	PID int32
 }
 
-// Failed reports that the CMD could not be exec'ed. Code is 127 if the program
+// Failed reports that the command could not be exec'ed. Code is 127 if the program
 // was not found and 126 for everything else, as a POSIX shell has it; Reason
 // names the program. Nothing follows it, unless the launcher was to stay.
 // Container to shim.
@@ -114,20 +114,20 @@ type Failed struct {
 	Reason string
 }
 
-// Console brings one descriptor, the master of the CMD's terminal, before the
-// CMD starts. A hostile container can send any descriptor at all: the receiver
+// Console brings one descriptor, the master of the command's terminal, before the
+// command starts. A hostile container can send any descriptor at all: the receiver
 // has to check what it got. Container to shim.
 type Console struct{}
 
-// Signal orders a signal to be sent to the CMD, and to it alone. Number is
+// Signal orders a signal to be sent to the command, and to it alone. Number is
 // between 1 and 64. Shim to container.
 type Signal struct {
 	Number int
 }
 
-// Exited reports how the CMD ended. Status is what [ExitStatus] gives, at most
+// Exited reports how the command ended. Status is what [ExitStatus] gives, at most
 // 255. Requested is true if the init had told the launcher to stop: also while
-// it stayed without a CMD, Status then being that of the last one. Nothing
+// it stayed without a command, Status then being that of the last one. Nothing
 // follows it, unless the launcher stays. Container to shim.
 type Exited struct {
 	Status    uint32

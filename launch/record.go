@@ -1,5 +1,5 @@
 // Package launch is what the shim and the launcher inside the container say to
-// each other: how the image's own command (the CMD) is to be started, that it
+// each other: how the image's own command is to be started, that it
 // has been, and how it ended.
 //
 // They speak over a unix stream socket, one per container, in frames:
@@ -49,7 +49,7 @@ type Record struct {
 	IOPriority  *IOPriority // nil leaves it
 	Scheduler   *Scheduler  // nil leaves it
 
-	// StopSignal is the number of the signal the CMD gets when the init asks
+	// StopSignal is the number of the signal the command gets when the init asks
 	// the launcher to stop; 0 means SIGTERM.
 	StopSignal int
 

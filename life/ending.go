@@ -10,27 +10,27 @@ import (
 
 // Reasons of an Ending.
 const (
-	ReasonExit     = "exit"            // the CMD ended by itself
-	ReasonSignal   = "signal"          // a signal ended the CMD
-	ReasonOOM      = "oom"             // the kernel killed the CMD for want of memory
+	ReasonExit     = "exit"            // the command ended by itself
+	ReasonSignal   = "signal"          // a signal ended the command
+	ReasonOOM      = "oom"             // the kernel killed the command for want of memory
 	ReasonStop     = "stop"            // the task was asked to stop
 	ReasonKill     = "kill"            // the task was sent SIGKILL
 	ReasonHalt     = "halt"            // the init was halted from inside
 	ReasonReboot   = "reboot"          // the init was rebooted from inside
-	ReasonPrestart = "prestart-failed" // a prestart hook failed, the CMD was not started
-	ReasonStart    = "start-failed"    // the CMD could not be started
+	ReasonPrestart = "prestart-failed" // a prestart hook failed, the command was not started
+	ReasonStart    = "start-failed"    // the command could not be started
 	ReasonLost     = "lost"            // the shim was killed: nothing is known
 	// ReasonComponent is that of a required component that was missing: the
-	// CMD was not started.
+	// command was not started.
 	ReasonComponent = "component-failed"
 )
 
-// Ending is how the CMD ended.
+// Ending is how the command ended.
 type Ending struct {
 	// Code is the exit status of the task.
 	Code   uint32 `json:"code"`
 	Reason string `json:"reason"`
-	// Duration is the time from the CMD's first start; 0 if it never started.
+	// Duration is the time from the command's first start; 0 if it never started.
 	Duration time.Duration `json:"duration"`
 }
 

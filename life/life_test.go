@@ -132,7 +132,7 @@ type ends struct {
 
 // Each row of docs/signals-and-status.md, and how it can come about.
 var statuses = map[string][]ends{
-	"the CMD ends by itself, with code n or by signal s": {
+	"the command ends by itself, with code n or by signal s": {
 		{42, ReasonExit, service(), func(l *told) { l.start().run().exit(42).halts(true).gone(code(0)) }},
 		{0, ReasonExit, service(), func(l *told) { l.start().run().exit(0).halts(true).gone(signalled(unix.SIGINT)) }},
 		{139, ReasonSignal, service(), func(l *told) { l.start().run().exit(139).halts(true).gone(signalled(unix.SIGINT)) }},
@@ -156,7 +156,7 @@ var statuses = map[string][]ends{
 		{143, ReasonStop, plain(), func(l *told) { l.start().signal(unix.SIGTERM).gone(signalled(unix.SIGTERM)) }},
 		{0, ReasonStop, itself(), func(l *told) { l.start().signal(unix.SIGTERM).halts(true).gone(code(0)) }},
 	},
-	"the same, before the CMD was started": {
+	"the same, before the command was started": {
 		{143, ReasonStop, service(), func(l *told) { l.start().signal(unix.SIGTERM).halts(true).ask(Stopping).gone(code(0)) }},
 		{143, ReasonStop, service(), func(l *told) { l.signal(unix.SIGTERM).gone(signalled(unix.SIGKILL)) }}, // before Start
 	},
@@ -188,13 +188,13 @@ var statuses = map[string][]ends{
 		{133, ReasonReboot, itself(), func(l *told) { l.start(); l.Rebooting(); l.Halted(); l.gone(signalled(unix.SIGKILL)) }},
 		{133, ReasonReboot, itself(), func(l *told) { l.start().gone(signalled(unix.SIGHUP)) }},
 	},
-	"the CMD does not exist": {
+	"the command does not exist": {
 		{127, ReasonExit, service(), func(l *told) { l.start().ask(Given).exit(127).halts(true).gone(code(0)) }},
 	},
-	"the CMD cannot be executed": {
+	"the command cannot be executed": {
 		{126, ReasonExit, service(), func(l *told) { l.start().ask(Given).exit(126).halts(true).gone(code(0)) }},
 	},
-	"systemd ends before it started the CMD": {
+	"systemd ends before it started the command": {
 		{125, ReasonExit, service(), func(l *told) { l.start().gone(code(0)) }},
 		{125, ReasonExit, service(), func(l *told) { l.start(); l.done = l.LauncherFailed(); l.halts(true).gone(code(0)) }},
 	},
@@ -348,7 +348,7 @@ func TestSignals(t *testing.T) {
 		"plain":                   {plain(), unix.SIGHUP, Actions{Signal: unix.SIGHUP}},
 		"plain, a stop":           {plain(), unix.SIGTERM, Actions{Signal: unix.SIGTERM, CallOff: true}},
 		"below dumb-init":         {reaped(), 40, Actions{Forward: 40}},
-		"an init as the CMD":      {itself(), unix.SIGHUP, Actions{Signal: unix.SIGHUP}},
+		"an init as the command":  {itself(), unix.SIGHUP, Actions{Signal: unix.SIGHUP}},
 		"an init, to be stopped":  {itself(), unix.SIGTERM, Actions{Halt: true, CallOff: true}},
 		"an init, to be halted":   {itself(), 37, Actions{Halt: true, CallOff: true}},
 		"whatever it is, SIGKILL": {service(), unix.SIGKILL, Actions{CallOff: true, Kill: true, Abort: true}},

@@ -27,7 +27,7 @@ func (c *container) crashed(service string, status uint32) {
 	})
 }
 
-// commandCrashed reports a crash of the CMD after which the container goes
+// commandCrashed reports a crash of the command after which the container goes
 // on. Whoever has the launcher's socket can have as many as it likes, and only
 // some are told.
 func (c *container) commandCrashed(e life.Ending) {
@@ -40,7 +40,7 @@ func (c *container) commandCrashed(e life.Ending) {
 	c.reportCrash(e)
 }
 
-// reportCrash tells a crash of the CMD as soon as it is known. Its last words are
+// reportCrash tells a crash of the command as soon as it is known. Its last words are
 // not there: they go straight to containerd's reader, and never through the shim.
 func (c *container) reportCrash(e life.Ending) {
 	fields := log.Fields{"init": c.mode, "code": e.Code, "signal": e.Signal(), "reason": e.Reason, "duration": e.Seconds()}

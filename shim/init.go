@@ -76,7 +76,7 @@ func (b *builder) tryInit(ctx context.Context) error {
 func (b *builder) openStreams(ctx context.Context, uid, gid int) (err error) {
 	if b.shape != initmode.ServiceOfInit {
 		// libcontainer gives them to pid 1's user itself; a launcher may
-		// lack the right to do so for the CMD.
+		// lack the right to do so for the command.
 		if uid, gid, err = b.hostRoot(); err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func (b *builder) watchCgroup(pid, uid, gid int) (err error) {
 	return b.limitComponents()
 }
 
-// ownFiles gives the CMD's user the files that are for nobody else.
+// ownFiles gives the command's user the files that are for nobody else.
 func (b *builder) ownFiles() error {
 	user := b.spec.Process.User
 	if s := b.plan.Service; s != nil {
@@ -183,8 +183,8 @@ func (b *builder) ownFiles() error {
 	return nil
 }
 
-// runWithConsole starts an init that runs the CMD as a service: the task's
-// streams are the CMD's, and what the init says goes to a log.
+// runWithConsole starts an init that runs the command as a service: the task's
+// streams are the command's, and what the init says goes to a log.
 func (b *builder) runWithConsole(ctx context.Context) error {
 	console, err := stdio.NewConsoleSocket()
 	if err != nil {

@@ -75,11 +75,11 @@ const (
 	childPoll = time.Millisecond
 )
 
-// signalChild signals the CMD by way of dumb-init. A signal that came before
-// dumb-init listens, or before its child is the CMD, would be lost, and a stop
+// signalChild signals the command by way of dumb-init. A signal that came before
+// dumb-init listens, or before its child is the command, would be lost, and a stop
 // right after the start would not stop anything: as pid 1 dumb-init is not
 // ended by a signal that it does not handle, and its child inherits handlers
-// that do nothing, until it executes the CMD.
+// that do nothing, until it executes the command.
 func (c *container) signalChild(sig syscall.Signal) error {
 	command, err := c.child()
 	for deadline := time.Now().Add(childWait); err != nil && time.Now().Before(deadline); command, err = c.child() {
@@ -98,14 +98,14 @@ func (c *container) signalChild(sig syscall.Signal) error {
 	return c.init.proc.Signal(sig)
 }
 
-// child returns the process that dumb-init has started, once it is the CMD.
+// child returns the process that dumb-init has started, once it is the command.
 // Before it executes that, it makes itself the leader of a process group.
 func (c *container) child() (child.Proc, error) {
 	data, err := c.pid1.Read(fmt.Sprintf("task/%d/children", c.init.pid))
 	if err != nil {
 		return child.Proc{}, err
 	}
-	// The first child is the CMD; later ones are orphans that came to pid 1.
+	// The first child is the command; later ones are orphans that came to pid 1.
 	first, _, _ := strings.Cut(string(data), " ")
 	pid, err := strconv.Atoi(first)
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// complainTimeout bounds how long the reader of the CMD's output is waited for
+// complainTimeout bounds how long the reader of the command's output is waited for
 // with a message of ours.
 const complainTimeout = time.Second
 
-// Complain prints an error where the CMD's own messages would be, if somebody
+// Complain prints an error where the command's own messages would be, if somebody
 // reads there.
 func (o *Streams) Complain(err error) {
 	switch {
@@ -22,7 +22,7 @@ func (o *Streams) Complain(err error) {
 		fmt.Fprintf(o.tty.stdout, "rich: %v\r\n", err)
 		_ = o.tty.stdout.SetWriteDeadline(time.Time{})
 	case o.files[2] != nil:
-		// Opened anew: the CMD's own writes wait for the reader.
+		// Opened anew: the command's own writes wait for the reader.
 		fd, openErr := reopen(o.files[2])
 		if openErr != nil {
 			return

@@ -24,7 +24,7 @@ type Names struct {
 }
 
 // Streams is a process's standard streams. Where containerd names a fifo, pid 1
-// or the CMD gets that very file: nothing is copied, so nothing is lost when
+// or the command gets that very file: nothing is copied, so nothing is lost when
 // the shim dies, and what it has written is with the reader before its exit is
 // known. An exec gets a pipe, which can be closed while something that it has
 // left behind still holds it. So does whoever writes to a file of the host:

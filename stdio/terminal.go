@@ -60,7 +60,7 @@ func newTerminal(stdin, stdout *os.File) (*terminal, error) {
 	return t, nil
 }
 
-// start takes the pty's master and begins to copy. If the CMD has had one
+// start takes the pty's master and begins to copy. If the command has had one
 // before, what that still holds comes first.
 //
 // The master may have come from the container, where somebody may have kept it

@@ -19,7 +19,7 @@ const reportTimeout = 5
 // given back.
 const idleTimeout = 1000
 
-// app starts the CMD as the shim says, stands in for it towards the init and
+// app starts the command as the shim says, stands in for it towards the init and
 // for the init towards it, and ends with its exit status. Beside it run the
 // components of these names, which have no init to run them.
 func app(names []string) int {
@@ -73,7 +73,7 @@ func app(names []string) int {
 	}
 }
 
-// begin does what comes first for a CMD with components of these names: it
+// begin does what comes first for a command with components of these names: it
 // takes over the signals, starts the components' launchers and connects to the
 // shim. The launchers have to be stopped after an error as well.
 func begin(names []string) (caught signals, launchers []int, shim *os.File, err error) {
@@ -94,7 +94,7 @@ func giveUp(err error) int {
 	return exitLauncher
 }
 
-// awaitOrder waits for the shim's order, which holds the CMD back. It returns the signals that are for the CMD, and reports whether the
+// awaitOrder waits for the shim's order, which holds the command back. It returns the signals that are for the command, and reports whether the
 // init has asked to stop instead.
 func awaitOrder(shim *os.File, s signals) (early []syscall.Signal, stopped bool) {
 	poll := []unix.PollFd{{Fd: int32(shim.Fd()), Events: unix.POLLIN}, {Fd: int32(s), Events: unix.POLLIN}}
@@ -112,11 +112,11 @@ func awaitOrder(shim *os.File, s signals) (early []syscall.Signal, stopped bool)
 	}
 }
 
-// once starts the CMD, follows it to its end and reports that. requested
+// once starts the command, follows it to its end and reports that. requested
 // tells that the init has asked for it. early are signals that have come
 // before.
 //
-// A report that cannot be sent changes nothing: the CMD is not for the shim's
+// A report that cannot be sent changes nothing: the command is not for the shim's
 // sake.
 func once(conn *launch.Conn, shim *os.File, s signals, m *launch.Start, stdio []*os.File, early []syscall.Signal) (status int, requested bool) {
 	cmd, failed := start(conn, &m.Record, stdio)
@@ -133,7 +133,7 @@ func once(conn *launch.Conn, shim *os.File, s signals, m *launch.Start, stdio []
 	return int(code), cmd.requested
 }
 
-// start starts the CMD and returns when it has been exec'ed. If it cannot be,
+// start starts the command and returns when it has been exec'ed. If it cannot be,
 // the reason has been printed where its stderr goes.
 func start(conn *launch.Conn, r *launch.Record, stdio []*os.File) (*command, *launch.Failed) {
 	program := ""
@@ -152,9 +152,9 @@ func start(conn *launch.Conn, r *launch.Record, stdio []*os.File) (*command, *la
 		if err != nil {
 			return nil, fail(exitCannot, err.Error())
 		}
-		// The slave stays open until the CMD has it, so that the master
+		// The slave stays open until the command has it, so that the master
 		// never sees a hangup in between, and not a moment longer: the
-		// hangup at the CMD's end tells the shim that all output is there.
+		// hangup at the command's end tells the shim that all output is there.
 		stdio = []*os.File{slave, slave, slave}
 		err = conn.Send(launch.Console{}, master)
 		master.Close()

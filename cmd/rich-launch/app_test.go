@@ -33,10 +33,10 @@ type shim struct {
 	launcher *exec.Cmd
 	log      bytes.Buffer // the launcher's own stderr
 
-	// The CMD's stdio.
+	// The command's stdio.
 	stdin          *os.File
 	stdout, stderr *os.File
-	// The other ends, which go to the CMD.
+	// The other ends, which go to the command.
 	cmdStdio []*os.File
 }
 
@@ -133,7 +133,7 @@ func (s *shim) send(m launch.Message, files ...*os.File) {
 	}
 }
 
-// order sends the record and the CMD's stdio.
+// order sends the record and the command's stdio.
 func (s *shim) order(r launch.Record) {
 	s.t.Helper()
 	s.send(launch.Start{Record: r}, s.cmdStdio...)
@@ -142,7 +142,7 @@ func (s *shim) order(r launch.Record) {
 	}
 }
 
-// start has the CMD started and returns its pid.
+// start has the command started and returns its pid.
 func (s *shim) start(r launch.Record) int {
 	s.t.Helper()
 	s.order(r)
@@ -153,7 +153,7 @@ func (s *shim) start(r launch.Record) int {
 	return int(m.PID)
 }
 
-// exited expects the CMD to end with status, and the launcher with the same.
+// exited expects the command to end with status, and the launcher with the same.
 func (s *shim) exited(status uint32, requested bool) {
 	s.t.Helper()
 	want := launch.Exited{Status: status, Requested: requested}
@@ -175,7 +175,7 @@ func (s *shim) ended(code int) {
 	}
 }
 
-// failed expects the CMD not to be started, with a reason in the message, on
+// failed expects the command not to be started, with a reason in the message, on
 // its stderr and nowhere else.
 func (s *shim) failed(code uint32, reason string) {
 	s.t.Helper()
@@ -521,7 +521,7 @@ func TestB7Limits(t *testing.T) {
 }
 
 // TestB7Untouched: the runtime raises the soft NOFILE limit of both stages,
-// the CMD must not see that.
+// the command must not see that.
 func TestB7Untouched(t *testing.T) {
 	s := serve(t, "sh", "-c", `ulimit -Sn 500; ulimit -Hn 5000; exec "$0" "$@"`)
 	pid := s.start(cat())
@@ -606,7 +606,7 @@ func TestExitStatus(t *testing.T) {
 
 func TestChildLeftBehind(t *testing.T) {
 	s := serve(t)
-	// It keeps the CMD's stdin and nothing else.
+	// It keeps the command's stdin and nothing else.
 	s.start(sh("cat >/dev/null 2>&1 <&0 & exit 3"))
 	if got := s.read(s.stdout); got != "" {
 		t.Errorf("stdout %q", got)
@@ -614,7 +614,7 @@ func TestChildLeftBehind(t *testing.T) {
 	s.exited(3, false)
 }
 
-// TestOutput: what a CMD wrote before it ended is all there, apart and whole.
+// TestOutput: what a command wrote before it ended is all there, apart and whole.
 func TestB24Output(t *testing.T) {
 	s := serve(t)
 	r := sh(`echo out; echo err >&2; head -c 300000 /dev/zero | tr '\0' x; echo self >/dev/stderr; echo last`)
@@ -643,7 +643,7 @@ func TestB24Input(t *testing.T) {
 	s.exited(0, false)
 }
 
-// TestBlockingStdio: a shim's pipe may be in non-blocking mode; runc's CMDs
+// TestBlockingStdio: a shim's pipe may be in non-blocking mode; runc's commands
 // never see such.
 func TestBlockingStdio(t *testing.T) {
 	s := serve(t)
@@ -846,7 +846,7 @@ func TestStopOfInit(t *testing.T) {
 }
 
 // TestStopBeforeStart has the init ask for a stop while the launcher waits for
-// its order. The CMD then ends by the signal that was kept for it.
+// its order. The command then ends by the signal that was kept for it.
 func TestStopBeforeStart(t *testing.T) {
 	s := serve(t)
 	s.signal(unix.SIGHUP)
@@ -859,7 +859,7 @@ func TestStopBeforeStart(t *testing.T) {
 }
 
 // TestStopWhileHeld has the init ask for a stop while a component holds the
-// CMD back: nothing waits for an order that may come late.
+// command back: nothing waits for an order that may come late.
 func TestStopWhileHeld(t *testing.T) {
 	s := serve(t)
 	s.send(launch.Hold{})
@@ -870,7 +870,7 @@ func TestStopWhileHeld(t *testing.T) {
 	s.ended(0)
 }
 
-// TestSignalWhileHeld is one that the CMD gets once it runs.
+// TestSignalWhileHeld is one that the command gets once it runs.
 func TestSignalWhileHeld(t *testing.T) {
 	s := serve(t)
 	s.send(launch.Hold{})
@@ -916,7 +916,7 @@ func TestUnknownMessage(t *testing.T) {
 	s.exited(42, false)
 }
 
-// console starts a CMD with a terminal and returns its master.
+// console starts a command with a terminal and returns its master.
 func console(t *testing.T, s *shim, r launch.Record) *os.File {
 	t.Helper()
 	r.Terminal = true
@@ -1014,7 +1014,7 @@ func TestWaitingMemory(t *testing.T) {
 	s.exited(42, false)
 }
 
-// BenchmarkStart measures from the order to the CMD's exec, and to its end.
+// BenchmarkStart measures from the order to the command's exec, and to its end.
 func BenchmarkStart(b *testing.B) {
 	var started time.Duration
 	for range b.N {

@@ -12,7 +12,7 @@ import (
 	"containerd-shim-rich/launch"
 )
 
-// command is a child that runs: the CMD, a component, or what finds out whether
+// command is a child that runs: the command, a component, or what finds out whether
 // that is ready.
 type command struct {
 	pid        int
@@ -23,7 +23,7 @@ type command struct {
 }
 
 // spawn runs stageTwo, gives it the record and waits until it has exec'ed the
-// CMD, which closes the socket, or says that it cannot. place, if not nil, is
+// command, which closes the socket, or says that it cannot. place, if not nil, is
 // called with the process before it does anything.
 func spawn(r *launch.Record, stdio []*os.File, place func(pid int) error) (*command, *launch.Failed, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -67,10 +67,10 @@ func spawn(r *launch.Record, stdio []*os.File, place func(pid int) error) (*comm
 	return nil, nil, err
 }
 
-// supervise passes signals on until the CMD ends, and returns its status.
+// supervise passes signals on until the command ends, and returns its status.
 //
 // Everything happens in this one thread, in one loop, so that no signal is
-// sent to the CMD's pid after its end has been collected. A shim that goes
+// sent to the command's pid after its end has been collected. A shim that goes
 // away changes nothing.
 func (c *command) supervise(conn *launch.Conn, shim *os.File, s signals) uint32 {
 	poll := []unix.PollFd{
@@ -83,12 +83,12 @@ func (c *command) supervise(conn *launch.Conn, shim *os.File, s signals) uint32 
 		timeout := -1
 		switch {
 		case c.pidFD < 0:
-			timeout = 100 // nothing tells of the CMD's end
+			timeout = 100 // nothing tells of the command's end
 		case resident:
 			timeout = idleTimeout
 		}
 		// It fails with EINTR or for want of memory, neither of which is a
-		// reason to leave the CMD alone.
+		// reason to leave the command alone.
 		n, err := unix.Poll(poll, timeout)
 		if n == 0 && err == nil && resident {
 			releaseFilePages()
@@ -118,7 +118,7 @@ func (c *command) supervise(conn *launch.Conn, shim *os.File, s signals) uint32 
 	}
 }
 
-// pass gives the CMD a signal of the init. TERM is how an init asks for a
+// pass gives the command a signal of the init. TERM is how an init asks for a
 // stop, whatever the image's own stop signal is.
 func (c *command) pass(signal syscall.Signal) {
 	if signal == syscall.SIGTERM {
@@ -128,17 +128,17 @@ func (c *command) pass(signal syscall.Signal) {
 	c.kill(signal)
 }
 
-// kill sends the CMD a signal. Root without CAP_KILL may not send it to another
+// kill sends the command a signal. Root without CAP_KILL may not send it to another
 // user's process; there is nobody to tell.
 func (c *command) kill(signal syscall.Signal) {
-	// The group is gone if the CMD has moved itself to another.
+	// The group is gone if the command has moved itself to another.
 	if !c.group || unix.Kill(-c.pid, signal) == unix.ESRCH {
 		_ = unix.Kill(c.pid, signal)
 	}
 }
 
-// wait collects the CMD's end, and no other child's. ended is false only if
-// options holds WNOHANG and the CMD runs.
+// wait collects the command's end, and no other child's. ended is false only if
+// options holds WNOHANG and the command runs.
 func (c *command) wait(options int) (status uint32, ended bool) {
 	for {
 		var ws unix.WaitStatus

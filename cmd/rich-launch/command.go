@@ -14,7 +14,7 @@ import (
 	"containerd-shim-rich/launch"
 )
 
-// beside runs the CMD as the child of dumb-init that it would be itself if
+// beside runs the command as the child of dumb-init that it would be itself if
 // there were no components: with the streams and the terminal it inherits,
 // signals for its process group, and its exit status. The components' own
 // launchers are its children too.
@@ -48,7 +48,7 @@ func beside(names []string) int {
 	return int(cmd.supervise(conn, file, caught))
 }
 
-// order gets the record of the CMD, or the exit status if there is to be none.
+// order gets the record of the command, or the exit status if there is to be none.
 func order(conn *launch.Conn, file *os.File, caught signals) (*launch.Record, int) {
 	if err := conn.Send(launch.Hello{Version: launch.Version, Role: launch.RoleChild}); err != nil {
 		complain(os.Stderr, err.Error())
@@ -61,7 +61,7 @@ func order(conn *launch.Conn, file *os.File, caught signals) (*launch.Record, in
 		}
 		for s := caught.next(); s != 0; s = caught.next() {
 			if endsByDefault(s) {
-				// As it would have ended the CMD.
+				// As it would have ended the command.
 				return nil, 128 + int(s)
 			}
 		}
@@ -104,7 +104,7 @@ func endsByDefault(s syscall.Signal) bool {
 }
 
 // giveUpTerminal makes the terminal that dumb-init gave its child free to
-// become the CMD's controlling one.
+// become the command's controlling one.
 func giveUpTerminal() error {
 	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
 		return nil // no terminal
@@ -120,7 +120,7 @@ func giveUpTerminal() error {
 }
 
 // startLaunchers starts a launcher for each component, in a session of its
-// own so that no signal for the CMD reaches it.
+// own so that no signal for the command reaches it.
 func startLaunchers(names []string) (pids []int, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -141,8 +141,8 @@ func startLaunchers(names []string) (pids []int, err error) {
 	return pids, nil
 }
 
-// stopLaunchers stops the components after the CMD, in order, so that one can
-// still deliver what the CMD said last. Each has its own time limit.
+// stopLaunchers stops the components after the command, in order, so that one can
+// still deliver what the command said last. Each has its own time limit.
 func stopLaunchers(pids []int) {
 	for _, pid := range pids {
 		_ = unix.Kill(pid, unix.SIGTERM)

@@ -11,7 +11,7 @@ import (
 )
 
 // env becomes a program with the environment of the container, for who may
-// read that: root and the CMD's user. What says who they are stays, see
+// read that: root and the command's user. What says who they are stays, see
 // [launch.OfLogin], and so does what the container has no variable for. It
 // returns the exit status if it cannot.
 func env(args []string) int {

@@ -21,7 +21,7 @@ func event(name string) int {
 	return 0
 }
 
-// tellFailed tells the shim, of whatever version, that there will be no CMD:
+// tellFailed tells the shim, of whatever version, that there will be no command:
 // not every init minds that its service has failed.
 func tellFailed() {
 	time.AfterFunc(eventTimeout, func() { os.Exit(exitLauncher) })

@@ -15,7 +15,7 @@ import (
 	"containerd-shim-rich/launch"
 )
 
-// stageTwo is the verb app starts itself with to become the CMD: a fork in Go
+// stageTwo is the verb app starts itself with to become the command: a fork in Go
 // cannot run the code below, an own process can. For nobody else.
 const stageTwo = "exec"
 
@@ -23,7 +23,7 @@ const stageTwo = "exec"
 // over it, a Failed goes back, and an exec closes it.
 const stageSocket = 3
 
-// execStage becomes the CMD. It returns the exit status if it cannot.
+// execStage becomes the command. It returns the exit status if it cannot.
 func execStage() int {
 	conn := launch.NewConn(os.NewFile(stageSocket, "stage"), launch.MaxFromShim)
 	m, _, err := conn.Receive()
@@ -36,7 +36,7 @@ func execStage() int {
 	return int(code)
 }
 
-// become turns the process into the CMD and returns only if it cannot. What
+// become turns the process into the command and returns only if it cannot. What
 // is done, and in which order, is what runc's init does for a container's
 // process, from the place where its root file system is complete; where the
 // order is free, what needs descriptors or memory comes before the limits.
@@ -57,13 +57,13 @@ func become(r *launch.Record) (code uint32, err error) {
 	if err := prepare(r); err != nil {
 		return exitCannot, err
 	}
-	// With the CMD's user, root and working directory.
+	// With the command's user, root and working directory.
 	file, err := lookPath(r.Args[0], path)
 	if err != nil {
 		return programCode(err), err
 	}
 	// The mask last: a signal that was held back finds the disposition the
-	// CMD will have.
+	// command will have.
 	defaultSignals()
 	if err := clearSignalMask(); err != nil {
 		return exitCannot, err
@@ -130,7 +130,7 @@ func prepare(r *launch.Record) error {
 	return nil
 }
 
-// changeUser makes the process the CMD's user's, which keeps the permitted
+// changeUser makes the process the command's user's, which keeps the permitted
 // capabilities. In its working directory it then is even if that is denied to
 // the user the launcher is.
 func changeUser(r *launch.Record, groups, denied bool) error {
@@ -157,7 +157,7 @@ func changeUser(r *launch.Record, groups, denied bool) error {
 }
 
 // enter changes to the working directory and makes it if it is missing, mode
-// 0755, as the user the launcher is. denied tells that the user the CMD will
+// 0755, as the user the launcher is. denied tells that the user the command will
 // be has to try.
 func enter(cwd string) (denied bool, err error) {
 	if cwd == "" {
@@ -185,7 +185,7 @@ func enter(cwd string) (denied bool, err error) {
 	return false, nil
 }
 
-// closeOnExecFrom keeps the descriptors from first on from the CMD. The init
+// closeOnExecFrom keeps the descriptors from first on from the command. The init
 // may have left some open.
 func closeOnExecFrom(first uint) error {
 	if unix.CloseRange(first, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {

@@ -2,10 +2,10 @@
 // read-only into the container as /run/rich/launch, beside the shim's socket,
 // and needs nothing else there but /proc: no C library, no shell, no /etc.
 //
-//	launch app [NAME...]    run the image's own command (the CMD) for the shim, and components
-//	launch command NAME...  run the CMD with the launcher's own streams, and components
+//	launch app [NAME...]    run the image's own command for the shim, and components
+//	launch command NAME...  run the command with the launcher's own streams, and components
 //	launch component NAME   run a component of the host
-//	launch stop             stop the CMD as the init would, and wait for its end
+//	launch stop             stop the command as the init would, and wait for its end
 //	launch stop NAME        the same with a component, or with --components for all
 //	launch event NAME       tell the shim what the init is about to do
 //	launch state ARG...     tell the shim what a program prints, the init's state
@@ -46,10 +46,10 @@ const usage = `usage: launch app [NAME...]
        launch version
 ` + launch.Mark + "\n"
 
-// Exit codes beside the CMD's own.
+// Exit codes beside the command's own.
 const (
 	exitUsage    = 2
-	exitLauncher = 125 // the launcher itself failed, before there was a CMD
+	exitLauncher = 125 // the launcher itself failed, before there was a command
 	exitCannot   = 126 // the program cannot be executed
 	exitNotFound = 127 // there is no such program
 )

@@ -11,7 +11,7 @@ import (
 )
 
 // runtimeEnv is the launcher's own environment. What the init hands down is
-// the container's, and a GODEBUG or GOMEMLIMIT meant for the CMD is none of
+// the container's, and a GODEBUG or GOMEMLIMIT meant for the command is none of
 // the launcher's business.
 //
 // One processor, because the runtime allocates 20 KiB for each and a launcher

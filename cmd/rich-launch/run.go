@@ -14,7 +14,7 @@ import (
 // syscall.Exec undoes; it took the ignored signals other than HUP and INT,
 // which come out with their default disposition; and it unblocked the signals
 // it insists on (HUP, INT, QUIT, ABRT, TERM, CHLD, PROF, RTMIN and the faults).
-// runc's own init is a Go program and does the same to every CMD.
+// runc's own init is a Go program and does the same to every command.
 func run(args []string) int {
 	args = program(args)
 	if len(args) == 0 {

@@ -38,7 +38,7 @@ func defaultSignals() {
 
 // signals is the reading end of a pipe with a byte for every signal that the
 // init has sent and nobody has read yet. Unlike a channel it can be waited for
-// together with the shim's socket and the CMD's end.
+// together with the shim's socket and the command's end.
 type signals int
 
 // catchSignals catches all signals from now on. A signalfd(2) could not: the
@@ -46,7 +46,7 @@ type signals int
 //
 // PROF and 32 to 34 cannot be passed on, the runtime keeps them for profiles
 // and for C libraries. For the latter it has no handler: they are ignored lest
-// they end the launcher. CHLD tells of the CMD's end and is dropped.
+// they end the launcher. CHLD tells of the command's end and is dropped.
 func catchSignals() (signals, error) {
 	for signal := 32; signal <= 34; signal++ {
 		sigaction(signal, sigIgnore)

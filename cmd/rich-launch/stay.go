@@ -10,7 +10,7 @@ import (
 	"containerd-shim-rich/launch"
 )
 
-// stay waits, with no CMD, for the shim to order the next start. again is
+// stay waits, with no command, for the shim to order the next start. again is
 // false if the init asks for a stop instead.
 //
 // A shim that goes away changes nothing: the init goes on to have its service.
@@ -21,7 +21,7 @@ func stay(conn *launch.Conn, shim *os.File, s signals) (m launch.Start, stdio []
 		{Fd: int32(shim.Fd()), Events: unix.POLLIN},
 	}
 	for {
-		// Other signals than TERM are for a CMD: there is none.
+		// Other signals than TERM are for a command: there is none.
 		for signal := s.next(); signal != 0; signal = s.next() {
 			if signal == syscall.SIGTERM {
 				return launch.Start{}, nil, false

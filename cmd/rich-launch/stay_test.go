@@ -34,7 +34,7 @@ func TestStay(t *testing.T) {
 	s.orderToStay(sh("echo one; exit 7"))
 	s.started()
 	s.expect(launch.Exited{Status: 7})
-	// Without a CMD this is for nobody.
+	// Without a command this is for nobody.
 	s.send(launch.Signal{Number: int(syscall.SIGUSR1)})
 	s.orderToStay(launch.Record{Args: []string{"/no/such/program"}, Cwd: "/"})
 	if m, ok := s.receive().(launch.Failed); !ok || m.Code != exitNotFound {
@@ -66,8 +66,8 @@ func TestStayUntilStopped(t *testing.T) {
 	s.orderToStay(sh("exit 7"))
 	s.started()
 	s.expect(launch.Exited{Status: 7})
-	// Without a CMD it is for nobody. Before an order it could be for the next
-	// CMD: the launcher hears of signals and orders on separate ways.
+	// Without a command it is for nobody. Before an order it could be for the next
+	// command: the launcher hears of signals and orders on separate ways.
 	s.signal(syscall.SIGHUP)
 	s.signal(syscall.SIGTERM)
 	s.expect(launch.Exited{Status: 7, Requested: true})
@@ -91,7 +91,7 @@ func TestStayWithoutShim(t *testing.T) {
 	}
 }
 
-// Who is the CMD's user already may lack every capability.
+// Who is the command's user already may lack every capability.
 func TestStartAsOneself(t *testing.T) {
 	for name, test := range map[string]struct {
 		record launch.Record

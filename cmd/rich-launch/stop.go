@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// stopTimeout is how long the CMD may take, as under systemd.
+	// stopTimeout is how long the command may take, as under systemd.
 	stopTimeout = 90 * time.Second
 	stopPoll    = 20 * time.Millisecond
 )
@@ -19,7 +19,7 @@ const (
 // allComponents is the argument of stop that means all of them.
 const allComponents = "--components"
 
-// stop asks the launcher that has the CMD to stop it, as an init does with
+// stop asks the launcher that has the command to stop it, as an init does with
 // TERM, and waits for its end: some inits give a service next to no time. It
 // always succeeds, like event.
 func stop() int { return stopThose(isApp) }

@@ -14,11 +14,11 @@ import (
 // bootImage is what all boot, as it is.
 const bootImage = "debian-bookworm"
 
-// bootScript is the CMD, and for the peers the same unit's: it says when it
+// bootScript is the command, and for the peers the same unit's: it says when it
 // begins and when the boot is over, and ends at once on TERM.
 const bootScript = "echo ready; systemctl is-system-running --wait >/dev/null; echo booted; exec sleep 100000"
 
-// boot is how long it takes until systemd has started the CMD, and until all
+// boot is how long it takes until systemd has started the command, and until all
 // has ended after a request to stop.
 func (b *bench) boot() ([]figure, error) {
 	n := nspawnPeer{b: b}
@@ -33,7 +33,7 @@ func (b *bench) boot() ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	const boot, stop = "systemd: from create to the CMD's first line", "systemd: stop, with a CMD that ends at once"
+	const boot, stop = "systemd: from create to the command's first line", "systemd: stop, with a command that ends at once"
 	spawn, ours, pod := all[0], all[1], all[2]
 	return []figure{
 		compare(boot, "ms", nspawn, ours[0], spawn[0], ratioAtMost(1)),
@@ -81,7 +81,7 @@ func (b *bench) bootOurs() (_ []float64, err error) {
 	return []float64{milliseconds(boot), milliseconds(stop)}, nil
 }
 
-// lines are what the CMD says.
+// lines are what the command says.
 type lines chan string
 
 func listen(r io.Reader) lines {

@@ -2,7 +2,7 @@ package main
 
 import "errors"
 
-// idle is a CMD that does nothing.
+// idle is a command that does nothing.
 var idle = []string{"/bin/sleep", "100000"}
 
 // exec is add, start, exit and delete of an exec.

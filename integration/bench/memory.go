@@ -69,7 +69,7 @@ func (b *bench) podMemory(with runtime) (_ []float64, err error) {
 	return []float64{pss[1], pss[podSize], (pss[podSize] - pss[1]) / (podSize - 1)}, nil
 }
 
-// launcherMemory returns the Pss of the launcher beside a CMD, in KiB.
+// launcherMemory returns the Pss of the launcher beside a command, in KiB.
 func (b *bench) launcherMemory() (_ float64, err error) {
 	r, err := b.launch("debian-bookworm", ours("systemd"), idle)
 	if err != nil {
@@ -87,7 +87,7 @@ func (b *bench) launcherMemory() (_ float64, err error) {
 			cmd = cmd || p.Text == strings.Join(idle, " ")
 		}
 		if pid == 0 || !cmd {
-			return errors.Join(err, errors.New("the CMD does not run"))
+			return errors.Join(err, errors.New("the command does not run"))
 		}
 		return nil
 	})

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// written is how much the CMD writes to its stdout, in MiB.
+// written is how much the command writes to its stdout, in MiB.
 const written = 1024
 
-// output is what it costs to get the CMD's output.
+// output is what it costs to get the command's output.
 func (b *bench) output() ([]figure, error) {
 	var sides []side
 	for _, with := range []runtime{b.stock(), ours("none"), ours("systemd")} {
@@ -30,13 +30,13 @@ func (b *bench) output() ([]figure, error) {
 	var out []figure
 	for n, mode := range []string{"none", "systemd"} {
 		out = append(out,
-			compare("CMD's output, init "+mode, "MiB per s", withRunc, all[n+1][0], all[0][0], ratioAtLeast(1)),
-			compare("CPU for the CMD's output, init "+mode, "s per GiB", withRunc, all[n+1][1], all[0][1], ratioAtMost(0.7)))
+			compare("command's output, init "+mode, "MiB per s", withRunc, all[n+1][0], all[0][0], ratioAtLeast(1)),
+			compare("CPU for the command's output, init "+mode, "s per GiB", withRunc, all[n+1][1], all[0][1], ratioAtMost(0.7)))
 	}
 	return out, nil
 }
 
-// meter counts what the CMD has written after its first line.
+// meter counts what the command has written after its first line.
 type meter struct {
 	bytes int64
 	ready chan struct{} // closed when the first line is there
@@ -56,7 +56,7 @@ func (m *meter) Write(p []byte) (int, error) {
 }
 
 // write returns the throughput, and the CPU time of all who take part: the
-// CMD, the shim and the reader.
+// command, the shim and the reader.
 func (b *bench) write(with runtime) (_ []float64, err error) {
 	// The boot is over before it begins. It goes on until it is told to end,
 	// when all is counted.
@@ -99,13 +99,13 @@ func (b *bench) write(with runtime) (_ []float64, err error) {
 	return []float64{written / took.Seconds(), (after - before).Seconds()}, err
 }
 
-// await waits until the CMD has come as far.
+// await waits until the command has come as far.
 func await(ctx context.Context, far chan struct{}) error {
 	select {
 	case <-far:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("the CMD's output: %w", ctx.Err())
+		return fmt.Errorf("the command's output: %w", ctx.Err())
 	}
 }
 

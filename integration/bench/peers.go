@@ -20,7 +20,7 @@ import (
 )
 
 // The unit that systemd runs for the peers: what this shim gives to systemd,
-// with the CMD in place of the launcher.
+// with the command in place of the launcher.
 const (
 	peerTarget  = "[Unit]\nWants=default.target bench.service\nAllowIsolate=yes\n"
 	peerService = `[Unit]

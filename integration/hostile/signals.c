@@ -13,7 +13,7 @@ static const char *has_launcher(void)
 		line[0] = 0;
 	close(fd);
 	if (getppid() < 2 || !strstr(line, "/run/rich/"))
-		return "no launcher above the CMD";
+		return "no launcher above the command";
 	return kill(getppid(), 0) ? why("a signal to the launcher: %s", strerror(errno)) : NULL;
 }
 
@@ -42,7 +42,7 @@ static void launcher_trace(void)
 
 static void storm(int arg)
 {
-	pid_t parent = getppid(); /* the CMD */
+	pid_t parent = getppid(); /* the command */
 	for (int i = 0; i < 20000 && going(); i++) {
 		int n = 1 + (i + arg) % SIGRTMAX;
 		kill(1, n);

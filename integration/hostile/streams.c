@@ -1,4 +1,4 @@
-/* Attacks by the CMD's streams and its terminal. */
+/* Attacks by the command's streams and its terminal. */
 #include "hostile.h"
 
 #include <sys/ioctl.h>
@@ -66,7 +66,7 @@ static void keep(int arg)
 	}
 }
 
-/* They are held, and written to, by processes that nobody knows, after the end of the CMD. */
+/* They are held, and written to, by processes that nobody knows, after the end of the command. */
 static void out_hold(void)
 {
 	for (int i = 0; i < 20; i++)

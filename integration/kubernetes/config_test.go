@@ -46,7 +46,7 @@ func makeSecret(t testing.TB, data map[string][]byte) string {
 	return name
 }
 
-// TestEnvironment has values of a ConfigMap, a Secret and the pod itself reach the CMD byte by byte, and no other variable
+// TestEnvironment has values of a ConfigMap, a Secret and the pod itself reach the command byte by byte, and no other variable
 // than under runc.
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
@@ -113,7 +113,7 @@ func TestServiceAccount(t *testing.T) {
 }
 
 // TestVolumes has the kinds of volumes that a kubelet makes itself, with subPath and read-only ones, also below /run and
-// /tmp, where an init has its own. What the CMD writes has to be in the kubelet's folders, and the other way round.
+// /tmp, where an init has its own. What the command writes has to be in the kubelet's folders, and the other way round.
 func TestVolumes(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", `exec 2>&1
@@ -154,7 +154,7 @@ func TestVolumes(t *testing.T) {
 				}
 				return err
 			})
-			// In one step: the CMD reads it as soon as it is there.
+			// In one step: the command reads it as soon as it is there.
 			answer := filepath.Join(folder, volume.folder, "answer")
 			if err := errors.Join(os.WriteFile(answer+".part", []byte("answer in "+volume.folder+"\n"), 0o644), os.Rename(answer+".part", answer)); err != nil {
 				t.Fatal(err)

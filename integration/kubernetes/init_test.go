@@ -62,7 +62,7 @@ func TestInitByDefault(t *testing.T) {
 	want(t, "pid 1 of busybox", pid1(t, pod.Name, "small"), "dumb-init")
 }
 
-// TestInitContainer has rich init containers: they end as their CMD does, in order, and the pod goes on or not.
+// TestInitContainer has rich init containers: they end as their command does, in order, and the pod goes on or not.
 func TestInitContainer(t *testing.T) {
 	t.Parallel()
 	t.Run("succeeds", func(t *testing.T) {

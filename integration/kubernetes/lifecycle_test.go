@@ -21,7 +21,7 @@ func memory(limit string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(limit)}
 }
 
-// TestJob has a Job end with the CMD: complete, or failed with its code.
+// TestJob has a Job end with the command: complete, or failed with its code.
 func TestJob(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		for _, c := range []struct {
@@ -69,7 +69,7 @@ func TestJob(t *testing.T) {
 	})
 }
 
-// TestCrashLoop has a CMD that fails be started again, each time with a fresh init, and the kubelet back off.
+// TestCrashLoop has a command that fails be started again, each time with a fresh init, and the kubelet back off.
 func TestCrashLoop(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", "echo started; exit 5")
@@ -88,7 +88,7 @@ func TestCrashLoop(t *testing.T) {
 	})
 }
 
-// TestOOMKilled has the reason OOMKilled when the CMD takes more than the limit, though pid 1 survives it.
+// TestOOMKilled has the reason OOMKilled when the command takes more than the limit, though pid 1 survives it.
 func TestOOMKilled(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		// tail keeps a line that never ends.
@@ -162,7 +162,7 @@ func probe(handler corev1.ProbeHandler) *corev1.Probe {
 	return &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 30, FailureThreshold: 180}
 }
 
-// TestProbes has all three probes in all three ways on a CMD that serves late.
+// TestProbes has all three probes in all three ways on a command that serves late.
 func TestProbes(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", "sleep 2; mkdir /www; echo yes >/www/index.html; exec busybox httpd -f -p 8080 -h /www")
@@ -203,7 +203,7 @@ func TestLiveness(t *testing.T) {
 			return fmt.Errorf("%v", pod.Status.ContainerStatuses)
 		})
 		if last := found.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 0 {
-			t.Errorf("the CMD handles SIGTERM, but the container ended: %v", last)
+			t.Errorf("the command handles SIGTERM, but the container ended: %v", last)
 		}
 	})
 }
@@ -223,7 +223,7 @@ func readFile(t testing.TB, path ...string) string {
 	return string(content)
 }
 
-// TestLifecycleHooks has postStart run at the start and preStop before the CMD is asked to end, and a CMD that uses its
+// TestLifecycleHooks has postStart run at the start and preStop before the command is asked to end, and a command that uses its
 // grace for its last words.
 func TestLifecycleHooks(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
@@ -234,7 +234,7 @@ func TestLifecycleHooks(t *testing.T) {
 		}
 		pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: record("postStart"), PreStop: record("preStop")}
 		ready(t, pod)
-		eventually(t, podLimit, "the CMD runs", func() error {
+		eventually(t, podLimit, "the command runs", func() error {
 			_, err := os.Stat(filepath.Join(dir, "cmd"))
 			return err
 		})
@@ -243,14 +243,14 @@ func TestLifecycleHooks(t *testing.T) {
 	})
 }
 
-// TestGraceIsOver deletes a pod whose CMD ignores SIGTERM: it is killed, init and all, when the grace is over.
+// TestGraceIsOver deletes a pod whose command ignores SIGTERM: it is killed, init and all, when the grace is over.
 func TestGraceIsOver(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := kept(newPod(t, "sh", "-c", "trap 'echo ignored >>/host/log' TERM; echo up >/host/log; while :; do sleep 0.2; done"))
 		dir := onHost(t, pod)
 		pod.Spec.TerminationGracePeriodSeconds = ptr[int64](3)
 		ready(t, pod)
-		eventually(t, podLimit, "the CMD runs", func() error {
+		eventually(t, podLimit, "the command runs", func() error {
 			_, err := os.Stat(filepath.Join(dir, "log"))
 			return err
 		})
@@ -270,9 +270,9 @@ func TestGraceIsOver(t *testing.T) {
 // a service, 90 s.
 const slack = time.Minute
 
-// TestServiceIgnoresStop has a service ignore SIGTERM for ever, which systemd lets it. The CMD gets SIGTERM and ends with
+// TestServiceIgnoresStop has a service ignore SIGTERM for ever, which systemd lets it. The command gets SIGTERM and ends with
 // its own code, and the pod ends in time: before its grace is over, as the init has a limit of 10 s, or else by the
-// kubelet's SIGKILL, which does not change the code of a CMD that has ended.
+// kubelet's SIGKILL, which does not change the code of a command that has ended.
 func TestServiceIgnoresStop(t *testing.T) {
 	t.Parallel()
 	for name, grace := range map[string]int64{"long grace": 30, "short grace": 4} {
@@ -306,7 +306,7 @@ func TestServiceIgnoresStop(t *testing.T) {
 			if end.ExitCode != 5 {
 				t.Errorf("ended with %d (%s), want 5", end.ExitCode, end.Reason)
 			}
-			want(t, "CMD", readFile(t, dir, "cmd"), "up\nterm\n")
+			want(t, "command", readFile(t, dir, "cmd"), "up\nterm\n")
 			want(t, "service", readFile(t, dir, "service"), "up\nignored\n")
 		})
 	}

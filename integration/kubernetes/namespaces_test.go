@@ -29,7 +29,7 @@ func TestSharedProcessNamespace(t *testing.T) {
 			share(&pod.Spec)
 			text := strings.Fields(output(t, pod))
 			if len(text) != 2 || text[0] == "dumb-init" || text[1] != "dumb-init" {
-				t.Errorf("pid 1 and the CMD's parent are %q", text)
+				t.Errorf("pid 1 and the command's parent are %q", text)
 			}
 		})
 	}

@@ -112,7 +112,7 @@ type obedientPod struct {
 	pid   int
 }
 
-// tell has the CMD do something; done waits until it has.
+// tell has the command do something; done waits until it has.
 func (p *obedientPod) tell(t testing.TB, word string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(p.files, word), nil, 0o644); err != nil {
@@ -305,12 +305,12 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	eventually(t, podLimit, "deployment", available)
-	eventually(t, podLimit, "the CMD runs", log("up\n"))
+	eventually(t, podLimit, "the command runs", log("up\n"))
 	kubectl(t, "drain", nodeName, "--ignore-daemonsets", "--timeout=150s")
 	want(t, "log", readFile(t, dir, "log"), "up\nterm\n")
 	kubectl(t, "uncordon", nodeName)
 	eventually(t, podLimit, "deployment", available)
-	eventually(t, podLimit, "the CMD runs again", log("up\nterm\nup\n"))
+	eventually(t, podLimit, "the command runs again", log("up\nterm\nup\n"))
 }
 
 // TestRuntimeHandler has the kubelet know what the handler can do; without that no pod could have a user namespace.

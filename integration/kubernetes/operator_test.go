@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestComponentAndHooks has a component that the node offers and hooks of the pod run around the CMD, chosen by annotations.
+// TestComponentAndHooks has a component that the node offers and hooks of the pod run around the command, chosen by annotations.
 func TestComponentAndHooks(t *testing.T) {
 	t.Parallel()
 	const components = "/etc/containerd/rich/components.d"
@@ -30,7 +30,7 @@ func TestComponentAndHooks(t *testing.T) {
 	pod.Annotations["rich.containerd.io/prestart"] = `[{"path":"/bin/sh","args":["sh","-c","echo before >/host/log"]}]`
 	pod.Annotations["rich.containerd.io/app.poststop"] = `[{"path":"/bin/sh","args":["sh","-c","echo $RICH_EXIT_CODE $RICH_EXIT_REASON >>/host/log"]}]`
 	ready(t, pod)
-	eventually(t, podLimit, "the CMD runs", func() error {
+	eventually(t, podLimit, "the command runs", func() error {
 		if text := logs(t, pod.Name, "app"); text != "before\n" {
 			return fmt.Errorf("the log is %q", text)
 		}

@@ -359,10 +359,10 @@ func connect(ctx context.Context, pod, verb string, options runtime.Object, stre
 	return executor.StreamWithContext(ctx, streams)
 }
 
-// up waits until the CMD of a pod that runs untilTerm has started, which under an init is after the start of the container.
+// up waits until the command of a pod that runs untilTerm has started, which under an init is after the start of the container.
 func up(t testing.TB, pod string) {
 	t.Helper()
-	eventually(t, podLimit, "the CMD of "+pod+" runs", func() error {
+	eventually(t, podLimit, "the command of "+pod+" runs", func() error {
 		if text := logs(t, pod, "app"); text != "up\n" {
 			return fmt.Errorf("the log is %q", text)
 		}

@@ -11,7 +11,7 @@ import (
 
 func ptr[T any](value T) *T { return &value }
 
-// whoAmI prints the credentials of the CMD.
+// whoAmI prints the credentials of the command.
 const whoAmI = `id -u; id -g; id -G | tr ' ' '\n' | sort -n | tr '\n' ' '; echo; grep -E '^(NoNewPrivs|Seccomp|CapEff):' /proc/self/status | tr -s '\t ' ' '`
 
 // The node's administrator lets users have an init that is root, which some tests need.
@@ -64,7 +64,7 @@ func TestT9SecurityContext(t *testing.T) {
 	})
 }
 
-// TestUser has the CMD run as the pod's security context says, whatever pid 1 is.
+// TestUser has the command run as the pod's security context says, whatever pid 1 is.
 func TestUser(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", whoAmI+"; stat -c %g /data; echo >/data/file; stat -c '%u %g' /data/file; cat /proc/1/comm; stat -c '%u %g' /proc/1")
@@ -141,7 +141,7 @@ func TestNoCapabilities(t *testing.T) {
 		})
 		want(t, "state", execute(t, pod.Name, "app", "systemctl", "is-system-running").stdout, "starting\n")
 		if end := ending(t, deleted(t, pod.Name), "app"); end.ExitCode != 0 {
-			t.Errorf("the CMD handles SIGTERM, but the container ended with %d", end.ExitCode)
+			t.Errorf("the command handles SIGTERM, but the container ended with %d", end.ExitCode)
 		}
 	})
 	t.Run("dumb-init", func(t *testing.T) {

@@ -77,7 +77,7 @@ func TestMaskByAnnotation(t *testing.T) {
 	want(t, "processes", execute(t, pod.Name, "app", "ps", "-C", "cron", "-o", "comm=").stdout, "")
 }
 
-// TestServices has cron, rsyslog and sshd of the image work beside the CMD, as Debian enables them.
+// TestServices has cron, rsyslog and sshd of the image work beside the command, as Debian enables them.
 func TestServices(t *testing.T) {
 	t.Parallel()
 	pod := systemdPod(t, untilTerm...)
@@ -101,6 +101,6 @@ func TestServices(t *testing.T) {
 		}
 		return nil
 	})
-	// None of it is in the pod's log, which is the CMD's.
+	// None of it is in the pod's log, which is the command's.
 	want(t, "log", strings.TrimSpace(logs(t, pod.Name, "app")), "up")
 }

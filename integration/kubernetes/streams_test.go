@@ -23,7 +23,7 @@ import (
 
 type podMaker = func(t testing.TB, command ...string) *corev1.Pod
 
-// TestLogs has the log hold the CMD's stdout and stderr, whole and in order, and nothing of the init.
+// TestLogs has the log hold the command's stdout and stderr, whole and in order, and nothing of the init.
 func TestLogs(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", `for i in 1 2 3; do echo out $i; echo err $i >&2; done; printf 'no end'`)
@@ -261,7 +261,7 @@ func openInput(t testing.TB) io.Reader {
 	return reader
 }
 
-// TestAttach has kubectl attach talk to the CMD of a pod with an open stdin, and get its two streams apart.
+// TestAttach has kubectl attach talk to the command of a pod with an open stdin, and get its two streams apart.
 func TestAttach(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", `read line; echo "got $line"; echo "complained of $line" >&2; test "$line" = hello`)
@@ -276,7 +276,7 @@ func TestAttach(t *testing.T) {
 	})
 }
 
-// TestAttachEnd has the CMD's stdin end with that of the client, after all that was sent.
+// TestAttachEnd has the command's stdin end with that of the client, after all that was sent.
 func TestAttachEnd(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", "cat; echo end >&2; exit 6")
@@ -294,14 +294,14 @@ func TestAttachEnd(t *testing.T) {
 	})
 }
 
-// TestAttachTerminal is the same as TestExecTerminal with the terminal of the CMD.
+// TestAttachTerminal is the same as TestExecTerminal with the terminal of the command.
 func TestAttachTerminal(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", onTerminal)
 		pod.Spec.Containers[0].Stdin, pod.Spec.Containers[0].TTY = true, true
 		ready(t, pod)
 		// Who attaches sees what is printed from then on, and the name of the terminal comes first.
-		eventually(t, podLimit, "the CMD waits for input", func() error {
+		eventually(t, podLimit, "the command waits for input", func() error {
 			if text := logs(t, pod.Name, "app"); !strings.Contains(text, "/dev/pts/") {
 				return fmt.Errorf("the log is %q", text)
 			}
@@ -314,7 +314,7 @@ func TestAttachTerminal(t *testing.T) {
 	})
 }
 
-// attach sends input to the CMD and returns what it prints on each stream until it ends.
+// attach sends input to the command and returns what it prints on each stream until it ends.
 func attach(t testing.TB, pod string, input io.Reader) (stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
@@ -345,7 +345,7 @@ func TestCopy(t *testing.T) {
 	})
 }
 
-// TestPortForward has kubectl port-forward reach a server that is the CMD.
+// TestPortForward has kubectl port-forward reach a server that is the command.
 func TestPortForward(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
 		pod := newPod(t, "sh", "-c", "mkdir /www; echo served >/www/index.html; exec busybox httpd -f -p 127.0.0.1:8080 -h /www")
