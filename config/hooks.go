@@ -71,7 +71,7 @@ func parseHooks(value string) ([]Hook, error) {
 		return nil, nil
 	}
 	if !strings.HasPrefix(value, "[") {
-		if strings.ContainsAny(value, " \t\r\n") || !path.IsAbs(value) {
+		if strings.ContainsAny(value, " \t\r\n\x00") || !path.IsAbs(value) {
 			return nil, errors.New(`want an absolute path in the container, such as /opt/hook, or with arguments [{"path": "/opt/hook", "args": ["hook", "now"]}]`)
 		}
 		p := path.Clean(value)

@@ -68,6 +68,7 @@ func TestHookErrors(t *testing.T) {
 	for value, words := range map[string][]string{
 		"opt/hook":                            {`"opt/hook"`, "absolute path", "/opt/hook"},
 		"/opt/hook now":                       {"absolute path", `"args"`},
+		"/opt/hook\x00":                       {"absolute path"},
 		`{"path":"/h"}`:                       {"absolute path"},
 		`["/h"]`:                              {"array of objects"},
 		`[{"path":"/h"}] x`:                   {"array of objects"},

@@ -73,10 +73,17 @@ func (s *Server) Close() {
 }
 
 // Show has the state of the command written, soon.
-func (s *Server) Show() { s.shown.changed() }
+func (s *Server) Show() {
+	if s != nil {
+		s.shown.changed()
+	}
+}
 
 // Wake says that a signal has been kept for the command.
 func (s *Server) Wake() {
+	if s == nil {
+		return
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:

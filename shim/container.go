@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -148,6 +149,9 @@ func (c *container) removeContainer() error {
 	}
 	return nil
 }
+
+// removeFiles removes the directory of ours in the bundle.
+func (c *container) removeFiles() error { return os.RemoveAll(c.bundle.Path()) }
 
 // sweep removes what was made outside of the bundle.
 func (c *container) sweep() error { return sweep(c.bundle, c.made) }

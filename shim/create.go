@@ -56,7 +56,8 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 
 // builder is a Create on its way. It ends with it, and with it all that only
 // Create needs; the largest part is the list of system calls of the seccomp
-// profile, which libcontainer has once more.
+// profile, which libcontainer has once more. So what is called later, by the
+// container that it makes, is a function of that.
 type builder struct {
 	*container
 	service  *service
@@ -108,7 +109,7 @@ func (b *builder) takeBundle(context.Context) (err error) {
 	if err := b.bundle.Make(); err != nil {
 		return err
 	}
-	b.closing.add(removed, func() error { return os.RemoveAll(b.bundle.Path()) })
+	b.closing.add(removed, b.removeFiles)
 	return nil
 }
 

@@ -66,9 +66,7 @@ func (b *builder) tryInit(ctx context.Context) error {
 	}
 	b.closing.add(removed, b.pid1.Close)
 	b.init.started(pid, tasktypes.Status_CREATED)
-	b.starters = newStarters(func() (*libcontainer.Container, error) {
-		return libcontainer.Load(b.bundle.Path(bundle.StateDir), b.id)
-	})
+	b.starters = newStarters(b.reload)
 	return b.watchCgroup(pid, uid, gid)
 }
 
@@ -139,8 +137,7 @@ func (b *builder) watchCgroup(pid, uid, gid int) (err error) {
 	if b.metrics, err = cgroup.NewMetrics(b.fence, pid, b.made.Cgroups); err != nil {
 		b.log.WithError(err).Warn("there will be no metrics")
 	}
-	report := func() { b.events.AddMinor(b.id, &eventstypes.TaskOOM{ContainerID: b.id}) }
-	if ooms, err := cgroup.WatchOOM(pid, b.made.Cgroups, report); err != nil {
+	if ooms, err := cgroup.WatchOOM(pid, b.made.Cgroups, b.reportOOM); err != nil {
 		b.log.WithError(err).Warn("there will be no OOM events")
 	} else {
 		// On v1 the end of the cgroup would look like one more event.
@@ -155,6 +152,16 @@ func (b *builder) watchCgroup(pid, uid, gid int) (err error) {
 		}
 	}
 	return b.limitComponents()
+}
+
+// reload is another handle of the container.
+func (c *container) reload() (*libcontainer.Container, error) {
+	return libcontainer.Load(c.bundle.Path(bundle.StateDir), c.id)
+}
+
+// reportOOM tells that the kernel has killed a process for want of memory.
+func (c *container) reportOOM() {
+	c.events.AddMinor(c.id, &eventstypes.TaskOOM{ContainerID: c.id})
 }
 
 // ownFiles gives the command's user the files that are for nobody else.
