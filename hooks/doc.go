@@ -1,4 +1,5 @@
-// Package hooks is what can be said about hooks without running one: their
-// environment and input, why a program cannot be executed, and which of the
-// host's hooks are meant for a container.
+// Package hooks runs hooks: those of a container in it, or when it is gone in a
+// container of their own; those of its bundle and of the host as the OCI runtime
+// specification has it. Each runs once, with a bound, whatever becomes of the
+// others and of the shim.
 package hooks

@@ -54,6 +54,10 @@ func (s *Server) serveCommand(conn *launch.Conn) error {
 // begin takes the turn to have the command, or says why not. A launcher that has
 // ended may not have been noticed yet when its init starts the next.
 func (s *Server) begin() (refusal string) {
+	const stopping = "the container is stopping"
+	if s.Life.Ends() {
+		return stopping
+	}
 	select {
 	case s.turn <- struct{}{}:
 	case <-time.After(reportTimeout):
@@ -63,7 +67,7 @@ func (s *Server) begin() (refusal string) {
 	answer, do := s.Life.Ask(now)
 	if answer != life.Given {
 		<-s.turn
-		return "the container is stopping"
+		return stopping
 	}
 	s.Begins(now)
 	s.Act(do)

@@ -28,7 +28,9 @@ func (s *Server) admit(conn *launch.Conn) (bool, error) {
 func (s *Server) hold(conn *launch.Conn) (bool, error) {
 	select {
 	case <-s.Components.started:
-		return true, nil // it is being started again
+		// It is being started again.
+		err := conn.SetDeadline(time.Now().Add(startTimeout))
+		return err == nil, err
 	default:
 	}
 	var reason string

@@ -39,9 +39,14 @@ type Watch struct {
 	life    *life.Life
 	changed func(life.InitState)
 	limit   *rate.Limiter
+	news    chan func(time.Time) (life.InitState, bool) // for life
 	cancel  context.CancelFunc
-	done    chan struct{}
+	read    chan struct{} // closed when nothing is read any more
+	noted   chan struct{} // and when nothing is told
 }
+
+// maxNews bounds how many events wait to be told.
+const maxNews = 16
 
 // WatchInit opens the socket name in dir, which is for the user who pid 1 is (uid
 // and gid on the host), until Close. changed is called with each new state.
@@ -62,29 +67,49 @@ func WatchInit(dir, name string, uid, gid int, of *life.Life, changed func(life.
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Watch{
 		socket: socket, life: of, changed: changed, limit: rate.NewLimiter(notifyRate, notifyBurst),
-		cancel: cancel, done: make(chan struct{}),
+		news:   make(chan func(time.Time) (life.InitState, bool), maxNews),
+		cancel: cancel, read: make(chan struct{}), noted: make(chan struct{}),
 	}
 	w.told(life.InitStarting)
-	go w.read(ctx)
+	go w.receive(ctx)
+	go w.note(ctx)
 	return w, nil
 }
 
-func (w *Watch) read(ctx context.Context) {
+// note tells each new state: one after the other, from wherever it comes.
+func (w *Watch) note(ctx context.Context) {
+	defer close(w.noted)
+	for {
+		select {
+		case change := <-w.news:
+			if s, changed := change(time.Now()); changed {
+				w.changed(s)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *Watch) receive(ctx context.Context) {
 	// What nobody has read may hold anything.
 	defer launch.Drop(w.socket)
-	defer close(w.done)
+	defer close(w.read)
 	buf := make([]byte, maxNotify)
 	for w.limit.Wait(ctx) == nil {
 		n, _, _, _, err := w.socket.ReadMsgUnix(buf, nil)
 		if err != nil {
 			return
 		}
-		w.take(buf[:n])
+		select {
+		case w.news <- w.parse(buf[:n]):
+		case <-ctx.Done():
+		}
 	}
 }
 
-// take reads one message.
-func (w *Watch) take(message []byte) {
+// parse reads one message.
+func (w *Watch) parse(message []byte) func(time.Time) (life.InitState, bool) {
 	ready := false
 	var text *string
 	for line := range bytes.Lines(message) {
@@ -97,9 +122,7 @@ func (w *Watch) take(message []byte) {
 			text = &value
 		}
 	}
-	if s, changed := w.life.InitReady(ready, text, time.Now()); changed {
-		w.changed(s)
-	}
+	return func(now time.Time) (life.InitState, bool) { return w.life.InitReady(ready, text, now) }
 }
 
 // told notes a state that an event told.
@@ -107,8 +130,9 @@ func (w *Watch) told(state string) {
 	if w == nil || !w.limit.Allow() { // no init has so much to say
 		return
 	}
-	if s, changed := w.life.InitIs(state, time.Now()); changed {
-		w.changed(s)
+	select {
+	case w.news <- func(now time.Time) (life.InitState, bool) { return w.life.InitIs(state, now) }:
+	default: // nor so fast
 	}
 }
 
@@ -133,5 +157,6 @@ func (w *Watch) Close() {
 	}
 	w.cancel()
 	_ = w.socket.SetReadDeadline(time.Now()) // it may be closed already
-	awaitStuck(w.done)
+	awaitStuck(w.read)
+	await(w.noted)
 }

@@ -42,22 +42,27 @@ type Config struct {
 // starts them. No more than one at a time has the command.
 type Server struct {
 	Config
-	door  *door
+	door  *door // nil before Listen
 	shown *latest
 	wake  chan struct{} // has an item after a signal has been kept for the command
 	turn  chan struct{} // has the item of the launcher that has the command
 }
 
+// NewServer serves nobody before Listen.
+func NewServer(c Config) *Server {
+	return &Server{
+		Config: c,
+		shown:  newLatest(func() { c.Show(c.Life.State()) }),
+		wake:   make(chan struct{}, 1),
+		turn:   make(chan struct{}, 1),
+	}
+}
+
 // Listen serves at a socket in dir, which is for the user who the launchers are
 // (uid and gid on the host), until Close.
-func Listen(c Config, dir string, uid, gid int) (_ *Server, err error) {
-	s := &Server{Config: c, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
-	s.shown = newLatest(func() { c.Show(c.Life.State()) })
-	s.door, err = openDoor(dir, uid, gid, maxConns+c.Components.len(), c.Streams.HasTerminal(), c.Log, s.serve)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
+func (s *Server) Listen(dir string, uid, gid int) (err error) {
+	s.door, err = openDoor(dir, uid, gid, maxConns+s.Components.len(), s.Streams.HasTerminal(), s.Log, s.serve)
+	return err
 }
 
 // Close stops serving once the container is gone. What a launcher has reported
@@ -68,7 +73,9 @@ func (s *Server) Close() {
 	}
 	s.Components.wake()
 	s.Life.Close()
-	s.door.close()
+	if s.door != nil {
+		s.door.close()
+	}
 	s.shown.close()
 }
 

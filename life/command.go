@@ -59,7 +59,15 @@ func (l *Life) Ask(now time.Time) (Answer, Actions) {
 		return Busy, Actions{}
 	}
 	l.held, l.begun = true, true
+	l.pause = 0
 	return Given, l.start(now)
+}
+
+// Ends reports whether the command is not started any more.
+func (l *Life) Ends() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopping || l.closed
 }
 
 // start notes that a launcher gets the command. The caller holds mu.

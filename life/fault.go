@@ -40,7 +40,7 @@ func (l *Life) PrestartFailed(err error) (do Actions) {
 func (l *Life) LauncherFailed() (do Actions) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.begun {
+	if !l.begun && l.Shape.HasInit() {
 		l.stopping = true
 		l.halt(&do)
 	}
@@ -110,10 +110,14 @@ func (l *Life) ComponentFault(name string) string {
 }
 
 // ComponentMissing is told when a component that is required is not there in
-// time. There is no command then, and one that is the init itself ends.
+// time. There is no command then, and one that is the init itself ends; if that is
+// about to end anyway, the component may be missing for it.
 func (l *Life) ComponentMissing(reason string) (do Actions) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.Shape == initmode.InitItself && (l.halting || l.killed || l.gone || l.init.State == InitStopping) {
+		return do
+	}
 	l.component = reason
 	switch l.Shape {
 	case initmode.ServiceOfInit:

@@ -49,6 +49,7 @@ type Life struct {
 	asked    bool           // the task was asked to stop
 	early    syscall.Signal // what asked for it while there was no command yet
 	killed   bool           // the task was sent SIGKILL
+	slain    bool           // and pid 1 was there to die of it
 
 	result *launch.Exited // how the command ended last
 	own    bool           // that end was to be the end of the container
@@ -170,7 +171,7 @@ func (l *Life) Close() {
 	l.closed = true
 }
 
-// InitGone is told when pid 1 has ended.
+// InitGone is told at once when pid 1 has ended.
 func (l *Life) InitGone(status syscall.WaitStatus) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

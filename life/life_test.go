@@ -108,9 +108,12 @@ func (l *told) halts(want bool) *told {
 	return l
 }
 
-// gone is the end of pid 1 and of what is to be heard.
+// gone is the end of pid 1, a SIGKILL that comes too late, and the end of what is
+// to be heard.
 func (l *told) gone(ws syscall.WaitStatus) *told {
+	l.t.Helper()
 	l.InitGone(ws)
+	l.signal(unix.SIGKILL)
 	l.Close()
 	return l
 }
@@ -395,6 +398,12 @@ func TestOnExit(t *testing.T) {
 	if l.done.Crashed != nil {
 		t.Error("the end of the container is a crash after which it goes on")
 	}
+	l = tell(t, onExit(config.OnExitRestart)).start().run().exit(1)
+	l.Left()
+	l.run().exit(1)
+	if until, _ := l.Waits(); !until.Equal(l.now.Add(restartMin)) {
+		t.Errorf("with a new launcher the pause ends at %v", until)
+	}
 	l = tell(t, onExit(config.OnExitKeep)).start().run().end(nil).halts(false)
 	l.ask(Given).ask(Busy).stop(0).halts(false)
 	if _, do := l.Deserted(); do.Halt {
@@ -417,6 +426,16 @@ func TestFaults(t *testing.T) {
 	l = tell(t, reaped()).start()
 	if do := l.ComponentMissing("x"); do != (Actions{}) {
 		t.Errorf("below dumb-init: %+v", do)
+	}
+	if do := l.LauncherFailed(); do != (Actions{}) || l.Halting() {
+		t.Errorf("dumb-init is to be halted: %+v", do)
+	}
+	l = tell(t, itself()).start().signal(unix.SIGTERM)
+	if do := l.ComponentMissing("x"); do != (Actions{}) {
+		t.Errorf("as the init halts: %+v", do)
+	}
+	if e, _ := l.gone(code(0)).Conclude(l.tick(), false, true); e.Code != 0 || e.Reason != ReasonStop {
+		t.Errorf("it ends with %+v", e)
 	}
 	l = tell(t, service()).start()
 	if believed, do := l.Unfit(errors.New("x")); !believed || !do.Kill || do.Halt || do.Complain == nil || l.State().Error != "x" {

@@ -29,7 +29,7 @@ func (l *Life) Signal(sig syscall.Signal) (do Actions, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if sig == unix.SIGKILL {
-		l.killed = true
+		l.killed, l.slain = true, l.slain || !l.gone
 		return Actions{CallOff: true, Kill: true, Abort: true}, nil
 	}
 	stop := l.stops(sig)

@@ -59,7 +59,7 @@ func (l *Life) Conclude(now time.Time, oom, tell bool) (e Ending, crashed bool) 
 func (l *Life) Unexplained() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.Shape == initmode.ServiceOfInit && l.result == nil && l.early == 0 && !l.killed
+	return l.Shape == initmode.ServiceOfInit && l.result == nil && l.early == 0 && !l.slain
 }
 
 // exitStatus is the exit status of the task. The init's own tells little: the
@@ -68,13 +68,13 @@ func (l *Life) Unexplained() bool {
 // success.
 func (l *Life) exitStatus() uint32 {
 	switch {
-	case l.prestart || l.unfit || l.Shape.HasInit() && !l.killed && l.component != "":
+	case l.prestart || l.unfit || l.Shape.HasInit() && !l.slain && l.component != "":
 		return statusNotStarted
 	case !l.Shape.HasInit():
 		return launch.ExitStatus(l.status)
 	case l.result != nil && l.own:
 		return l.result.Status
-	case l.killed:
+	case l.slain:
 		return StatusKilled
 	case l.rebooting || l.diedOf(unix.SIGHUP):
 		return statusReboot
@@ -109,7 +109,7 @@ func (l *Life) reason(e Ending, oom bool) string {
 		return ReasonPrestart
 	case l.refused || l.unfit:
 		return ReasonStart
-	case l.killed:
+	case l.slain:
 		return ReasonKill
 	case l.component != "":
 		return ReasonComponent

@@ -63,10 +63,6 @@ func (b *builder) limitComponents() error {
 		return err
 	}
 	b.shares = shares
-	b.closing.add(ended, func() error {
-		shares.Close()
-		return nil
-	})
 	b.components.Limit(shares.Files)
 	return nil
 }

@@ -65,6 +65,7 @@ func (b *builder) configure(context.Context) error {
 	if err := b.bundle.Store(bundle.MadeFile, b.made); err != nil {
 		return errors.Join(err, b.lc.Destroy())
 	}
+	b.closing.add(removed, b.runPoststop)
 	b.closing.add(removed, b.removeContainer)
 	return nil
 }

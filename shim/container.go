@@ -133,16 +133,20 @@ func (c *container) stuck() time.Duration {
 	return stdio.DrainStuck
 }
 
-// removeContainer removes the container whose processes are gone, and runs the
-// hooks that are due then.
+// removeContainer removes the container whose processes are gone.
 func (c *container) removeContainer() error {
 	c.removing.Lock()
-	err := child.Remove(c.lc, c.made.Cgroups, removeWait)
-	c.destroyed = err == nil
-	c.removing.Unlock()
-	if err != nil {
+	defer c.removing.Unlock()
+	if err := child.Remove(c.lc, c.made.Cgroups, removeWait); err != nil {
 		return fmt.Errorf("destroy container: %w", err)
 	}
+	c.destroyed = true
+	return nil
+}
+
+// runPoststop runs the hooks of the bundle that are due when the container is
+// gone.
+func (c *container) runPoststop() error {
 	if err := hooks.RunPoststop(c.bundle, &c.made, 0); err != nil {
 		// Everything is gone, a hook failed (runtime-spec, Lifecycle 13).
 		c.log.WithError(err).Warn("poststop hooks")
@@ -152,6 +156,12 @@ func (c *container) removeContainer() error {
 
 // removeFiles removes the directory of ours in the bundle.
 func (c *container) removeFiles() error { return os.RemoveAll(c.bundle.Path()) }
+
+// closeShares closes what puts processes into the cgroups of components.
+func (c *container) closeShares() error {
+	c.shares.Close()
+	return nil
+}
 
 // sweep removes what was made outside of the bundle.
 func (c *container) sweep() error { return sweep(c.bundle, c.made) }

@@ -60,7 +60,7 @@ func (s *service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 // remove removes a container that has ended. If that fails the next Delete goes
 // on with it.
 func (c *container) remove(ctx context.Context) error {
-	if err := c.init.take(ctx, false); err != nil {
+	if err := c.init.wait(ctx); err != nil {
 		return err
 	}
 	defer c.init.leave()

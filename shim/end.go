@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -87,15 +88,15 @@ func (c *container) haltInit() {
 func (c *container) waitInit() {
 	state, err := c.children.Wait(c.init.proc)
 	at := time.Now()
+	ws := child.StatusOf(state, err)
+	c.life.InitGone(ws)
 	close(c.gone)
 	c.hooks.CallOff()
-	ws := child.StatusOf(state, err)
 
-	c.init.wait() // its start is announced first
+	_ = c.init.wait(context.Background()) // its start is announced first
 	defer c.init.leave()
 	c.endExecs()
 	_ = c.closing.run(ended) // none of that fails
-	c.life.InitGone(ws)
 	if c.life.Unexplained() {
 		c.init.io.Complain(errors.New("the init ended before it started the command"))
 	}

@@ -90,6 +90,7 @@ func (b *builder) openStreams(ctx context.Context, uid, gid int) (err error) {
 // listen opens what hears what the container says: the sockets of the launchers
 // and the init, who are uid and gid on the host, and the output of components.
 func (b *builder) listen(uid, gid int) (err error) {
+	b.closing.add(ended, b.closeShares) // when no launcher gets them any more
 	b.closing.add(ended, b.stopListening)
 	if err := b.addComponents(uid, gid); err != nil {
 		return err
@@ -106,7 +107,7 @@ func (b *builder) listen(uid, gid int) (err error) {
 			return fmt.Errorf("listen for the init: %w", err)
 		}
 	}
-	b.server, err = launcher.Listen(launcher.Config{
+	b.server = launcher.NewServer(launcher.Config{
 		Life:       b.life,
 		Act:        b.follow,
 		Service:    b.plan.Service,
@@ -119,8 +120,8 @@ func (b *builder) listen(uid, gid int) (err error) {
 		Mismatched: b.service.programs.mismatched,
 		Show:       b.showCommand,
 		Log:        b.log,
-	}, dir, uid, gid)
-	if err != nil {
+	})
+	if err := b.server.Listen(dir, uid, gid); err != nil {
 		return fmt.Errorf("listen for the launcher: %w", err)
 	}
 	return nil

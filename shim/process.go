@@ -95,17 +95,17 @@ func (p *process) take(ctx context.Context, ends bool) error {
 	case <-ctx.Done():
 	case <-time.After(verbTimeout):
 	}
-	return fmt.Errorf("%s is still being started: %w", p.name(), errdefs.ErrUnavailable)
+	return fmt.Errorf("exec %s is still being started: %w", p.id, errdefs.ErrUnavailable)
 }
 
-// wait takes the turn whenever that is.
-func (p *process) wait() { p.verb <- struct{}{} }
-
-func (p *process) name() string {
-	if p.id == "" {
-		return "pid 1"
+// wait takes the turn when whoever has it is ready, until ctx ends.
+func (p *process) wait(ctx context.Context) error {
+	select {
+	case p.verb <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for another request, or the end of the task: %w", ctx.Err())
 	}
-	return "exec " + p.id
 }
 
 // closeStreams closes the streams, if there are any yet.

@@ -40,7 +40,7 @@ func (s *service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 }
 
 func (c *container) start(ctx context.Context) error {
-	if err := c.init.take(ctx, false); err != nil { // its end is announced later
+	if err := c.init.wait(ctx); err != nil { // its end is announced later
 		return err
 	}
 	defer c.init.leave()
@@ -63,8 +63,8 @@ func (c *container) start(ctx context.Context) error {
 		// As runtime-spec says, Lifecycle 9.
 		return errors.Join(err, c.kill(unix.SIGKILL))
 	}
-	c.init.started(c.init.pid, tasktypes.Status_RUNNING)
 	c.life.Started()
+	c.init.started(c.init.pid, tasktypes.Status_RUNNING)
 	if c.shape == initmode.InitItself {
 		c.components.CommandIsInit(c.follow)
 	}
