@@ -189,7 +189,7 @@ func TestHostFiles(t *testing.T) {
 // TestReadOnlyRootFilesystem boots systemd where nothing but volumes can be written.
 func TestReadOnlyRootFilesystem(t *testing.T) {
 	beside(t, func(t *testing.T, newPod podMaker) {
-		pod := newPod(t, "sh", "-c", "echo >/file 2>/dev/null || echo refused; echo >/tmp/file && echo written; test $(cat /proc/1/comm) = sh || systemctl is-system-running --wait")
+		pod := newPod(t, "sh", "-c", "{ echo >/file; } 2>/dev/null || echo refused; echo >/tmp/file && echo written; test $(cat /proc/1/comm) = sh || systemctl is-system-running --wait")
 		yes := true
 		pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{ReadOnlyRootFilesystem: &yes}
 		for name, path := range map[string]string{"tmp": "/tmp", "var-tmp": "/var/tmp", "systemd": "/var/lib/systemd", "log": "/var/log", "spool": "/var/spool"} {
