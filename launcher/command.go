@@ -79,11 +79,9 @@ func (s *Server) begin() (refusal string) {
 func (s *Server) exited(e *launch.Exited) (stays bool) {
 	now := time.Now()
 	stays, do := s.Life.Exited(e, now)
-	entry := s.Log.WithField("lost", e == nil)
-	if e != nil {
-		entry = s.Log.WithField("status", e.Status).WithField("requested", e.Requested)
-	}
-	if at := s.Life.State().RestartAt; at != nil {
+	state := s.Life.State()
+	entry := s.Log.WithField("status", *state.Status).WithField("requested", e != nil && e.Requested)
+	if at := state.RestartAt; at != nil {
 		entry = entry.WithField("restart-in", at.Sub(now))
 	}
 	entry.Info("command ended")

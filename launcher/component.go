@@ -40,13 +40,9 @@ func (s *Server) serveComponent(conn *launch.Conn) error {
 	if s.Components == nil {
 		return conn.Send(launch.Refuse{Reason: "the container has no components"})
 	}
-	m, _, err := conn.Receive()
+	hello, err := receive[launch.Component](conn)
 	if err != nil {
 		return err
-	}
-	hello, ok := m.(launch.Component)
-	if !ok {
-		return errUnexpected(m)
 	}
 	list := s.Components.list
 	i := slices.IndexFunc(list, func(c *component) bool { return c.Name == hello.Name })
@@ -133,9 +129,6 @@ func (c *component) follow(conn *launch.Conn) error {
 		}
 	}
 }
-
-// errUnexpected is about a message that has no place where it came.
-func errUnexpected(m launch.Message) error { return fmt.Errorf("unexpected %T", m) }
 
 // report logs, unless there has been too much of it.
 func (c *component) report(what func(*log.Entry)) {

@@ -92,18 +92,14 @@ func (s *Server) serveChild(conn *launch.Conn) error {
 	if err := conn.Send(launch.Start{Record: *s.Child}); err != nil {
 		return err
 	}
-	m, _, err := conn.Receive()
-	if err != nil {
+	if _, err := receive[launch.Started](conn); err != nil {
 		return err
-	}
-	if _, ok := m.(launch.Started); !ok {
-		return errUnexpected(m)
 	}
 	s.running()
 	if err := s.door.untimed(conn); err != nil {
 		return err
 	}
-	if _, _, err = conn.Receive(); !errors.Is(err, io.EOF) {
+	if _, _, err := conn.Receive(); !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil

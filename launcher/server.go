@@ -101,13 +101,9 @@ func (s *Server) serve(conn *launch.Conn) error {
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return err
 	}
-	m, _, err := conn.Receive()
+	hello, err := receive[launch.Hello](conn)
 	if err != nil {
 		return err
-	}
-	hello, ok := m.(launch.Hello)
-	if !ok {
-		return errUnexpected(m)
 	}
 	if err := s.greet(conn, hello); err != nil {
 		return err
@@ -125,14 +121,27 @@ func (s *Server) serve(conn *launch.Conn) error {
 	return fmt.Errorf("unknown role %.20q", hello.Role)
 }
 
+// receive takes the next message, which has to be of a kind that no descriptors
+// come with.
+func receive[M launch.Message](conn *launch.Conn) (m M, err error) {
+	got, _, err := conn.Receive()
+	if err != nil {
+		return m, err
+	}
+	m, ok := got.(M)
+	if !ok {
+		return m, errUnexpected(got)
+	}
+	return m, nil
+}
+
+// errUnexpected is about a message that has no place where it came.
+func errUnexpected(m launch.Message) error { return fmt.Errorf("unexpected %T", m) }
+
 func (s *Server) serveEvent(conn *launch.Conn) error {
-	m, _, err := conn.Receive()
+	event, err := receive[launch.Event](conn)
 	if err != nil {
 		return err
-	}
-	event, ok := m.(launch.Event)
-	if !ok {
-		return errUnexpected(m)
 	}
 	switch event.Name {
 	case life.InitStarting:

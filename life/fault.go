@@ -78,8 +78,8 @@ func (l *Life) componentOf(name string) *component {
 	return c
 }
 
-// ComponentReady is told when a component is ready; first says that nothing was
-// known about it before.
+// ComponentReady is told when a component is ready; first says that it has not
+// been before.
 func (l *Life) ComponentReady(name string) (first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,10 +1,6 @@
 // Package shim is containerd's task service for rich containers. It drives
-// libcontainer in its own process.
-//
-// Every process it starts is a direct child that one goroutine waits for, so
-// there is no reaper and an exit cannot be missed: a zombie keeps until its
-// owner is ready for it. All events pass through one queue in the order in
-// which they are added.
+// libcontainer in its own process. docs/architecture.md says which package does
+// what for it.
 package shim
 
 // Version of this program, set when it is built.

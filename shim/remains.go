@@ -21,13 +21,11 @@ import (
 	"containerd-shim-rich/oci"
 )
 
-// containerd ends the call that cleans up after a shim when it takes longer
-// than 5 s (io.containerd.timeout.shim.cleanup), and then keeps the bundle.
-const (
-	// cgroupsWait bounds how long the cgroups of a container without a shim
-	// are emptied, and then removed.
-	cgroupsWait = killWait / 2
-)
+// cgroupsWait bounds how long the cgroups of a container without a shim are
+// emptied, and then removed. containerd ends the call that cleans up after a shim
+// when it takes longer than 5 s (io.containerd.timeout.shim.cleanup), and then
+// keeps the bundle.
+const cgroupsWait = killWait / 2
 
 // remains ends and removes what is left of a container whose shim is gone,
 // and returns how it ended. It does nothing where nothing is left. children
